@@ -1,0 +1,302 @@
+"""RunConfig: everything that decides a run, typed, frozen, documented under each field.
+
+A config is a YAML file (or the name of one in `weitiao/configs/`) plus `section.key=value` from the command line.
+Unknown keys are errors that name the nearest valid one. `docs/config.md` is generated from this file.
+The `task` section is open here: each task checks its own options with `validated`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from weitiao.errors import ConfigError
+
+SCHEMA_VERSION = 1
+SHIPPED = Path(__file__).parent / "configs"
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and a key that it does not know is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+class RunSection(Section):
+    name: str | None = None
+    """Name of the run's folder; by default the model's name and the task."""
+    output_dir: str = "output"
+    """Folder that holds run folders."""
+    seed: int = Field(42, ge=0)
+    """Decides splits, order of the samples, adapter initialisation, dropout and bootstrap draws."""
+
+
+class ModelSection(Section):
+    name: str
+    """A local Hugging Face folder, a `.gguf` file, or a hub name such as `Qwen/Qwen2-1.5B-Instruct`."""
+    family: str | None = None
+    """Family of the model; by default found from its `config.json`."""
+    cache_dir: str | None = None
+    """Where hub files and converted GGUF weights are kept; by default the hubs' own caches and `~/.cache/weitiao`."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the frozen weights; `auto` is bfloat16 on a GPU and float32 on a CPU."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where the model runs; `auto` takes a GPU when there is one."""
+
+
+class DataSection(Section):
+    train: str
+    """File of labelled rows: .jsonl, .json, .csv, .tsv, .parquet or .xlsx."""
+    validation: str | float | None = 0.1
+    """A file, or the share of `train` to hold out; its metric chooses the best adapter. Null: none."""
+    test: str | float | None = None
+    """A file, or the share of `train` to hold out, for the final metrics. Null: none."""
+    split_field: str | None = None
+    """Field of each row that says `train`, `validation` or `test`; replaces the two keys above."""
+    columns: dict[str, str] = {}
+    """Our field name → the file's, where they differ, such as `{text: 内容, label: 类别}`."""
+    encoding: str = "utf-8"
+    """Encoding of text files; `gb18030` reads GBK. A UTF-8 byte-order mark is skipped."""
+    max_length: int = Field(1024, ge=8)
+    """Tokens that the shrinkable text may take; longer text keeps its head and tail. The answer is never cut."""
+    train_rows: int | None = Field(None, ge=1)
+    """Use at most so many training rows, drawn by the seed."""
+    validation_rows: int | None = Field(None, ge=1)
+    """Use at most so many validation rows, drawn by the seed."""
+    test_rows: int | None = Field(None, ge=1)
+    """Use at most so many test rows, drawn by the seed."""
+
+    @field_validator("validation", "test")
+    @classmethod
+    def _share(cls, value: str | float | None) -> str | float | None:
+        if isinstance(value, float | int) and not 0 < value < 1:
+            raise ValueError("a share must lie between 0 and 1 (or name a file)")
+        return value
+
+
+class LoraSection(Section):
+    r: int = Field(8, ge=1)
+    """Rank."""
+    lora_alpha: int = Field(32, ge=1)
+    """Scale of the update: it is multiplied by `lora_alpha / r`."""
+    lora_dropout: float = Field(0.0, ge=0, lt=1)
+    """Dropout on the adapters' input. Above 0, samples that share a prefix share its mask."""
+    target_modules: list[str] | None = None
+    """Names of the linear layers that get an adapter; by default all of the family's."""
+
+
+class TrainingSection(Section):
+    learning_rate: float = Field(1e-4, gt=0)
+    """Peak learning rate of AdamW."""
+    num_train_epochs: float = Field(2, gt=0)
+    """Passes over the training rows."""
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after so many steps, whatever `num_train_epochs` says."""
+    samples_per_step: int = Field(16, ge=1)
+    """Examples in one optimizer update (batch × accumulation elsewhere)."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    """Course of the learning rate after warm-up."""
+    warmup_steps: int = Field(0, ge=0)
+    """Steps over which the learning rate rises from 0."""
+    weight_decay: float = Field(0.0, ge=0)
+    """Decoupled weight decay of the adapters."""
+    max_grad_norm: float = Field(1.0, gt=0)
+    """Gradients are scaled down to this norm."""
+    gradient_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Recompute activations in the backward pass; `auto` does so on a GPU when they would not fit."""
+    logging_steps: int = Field(10, ge=1)
+    """Steps between two lines of `log.jsonl`; a non-finite gradient is noticed here."""
+    save_steps: int = Field(100, ge=1)
+    """Steps between two checkpoints; one more is saved at the end."""
+
+
+class EvaluationSection(Section):
+    steps: int | None = Field(None, ge=1)
+    """Steps between two evaluations on the validation rows; by default once per epoch."""
+    metric: str | None = None
+    """Metric that chooses the best adapter; by default the task's headline metric."""
+    early_stopping_patience: int | None = Field(None, ge=1)
+    """Stop after so many evaluations without improvement. Null: never."""
+    max_rows: int | None = Field(None, ge=1)
+    """Validation rows used for each evaluation while training; the final test uses all of its rows."""
+    baselines: bool = True
+    """Measure the task's baselines on the same test rows."""
+    untuned: bool = True
+    """Measure the base model without the adapter on the same test rows, under the same constraint."""
+    bootstrap: int = Field(1000, ge=100)
+    """Resamples of the rows for the 95 % intervals."""
+    batch_tokens: int = Field(4096, ge=256)
+    """Tokens that one prediction batch may hold."""
+
+
+class EngineSection(Section):
+    packing: bool = True
+    """Lay samples end to end behind one shared prefix; false is the plain padded path."""
+    attention: Literal["auto", "rows", "varlen", "dense"] = "auto"
+    """How a pack attends: `varlen` needs CUDA, `rows` runs everywhere, `dense` is the slow oracle."""
+    tokens_per_pack: int = Field(4096, ge=256)
+    """Most tokens that one pack may hold; a single longer example gets a pack of its own."""
+
+
+class RunConfig(Section):
+    schema_version: Literal[1] = SCHEMA_VERSION
+    """Version of this shape."""
+    run: RunSection = RunSection()  # type: ignore[call-arg]
+    task: dict[str, Any]
+    """`name` of the task and the task's own options."""
+    model: ModelSection
+    data: DataSection
+    lora: LoraSection = LoraSection()  # type: ignore[call-arg]
+    training: TrainingSection = TrainingSection()  # type: ignore[call-arg]
+    evaluation: EvaluationSection = EvaluationSection()  # type: ignore[call-arg]
+    engine: EngineSection = EngineSection()  # type: ignore[call-arg]
+
+    @field_validator("task")
+    @classmethod
+    def _named(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if not isinstance(value.get("name"), str):
+            raise ValueError("needs a `name`, such as `name: classification`")
+        return value
+
+    @property
+    def run_name(self) -> str:
+        """The run folder's name: `run.name`, else the model's short name and the task."""
+        model = Path(self.model.name.rstrip("/")).name.removesuffix(".gguf")
+        return self.run.name or f"{model}-{self.task['name']}"
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.run.output_dir) / self.run_name
+
+
+def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a config and check it.
+
+    source: path of a YAML file, the name of a shipped config, or a mapping.
+    overrides: `section.key=value`; the value is read as YAML, so `null`, `true`, `1e-4` and `[a, b]` work.
+    Raises ConfigError with one line for the first thing that is wrong.
+    """
+    if isinstance(source, Mapping):
+        values: dict[str, Any] = json.loads(json.dumps(source))
+        where = "config"
+    else:
+        path = resolve_config(source)
+        values, where = _read_yaml(path), str(source)
+    for override in overrides:
+        _apply(values, override)
+    return validated(RunConfig, values, where)
+
+
+def resolve_config(source: str | Path) -> Path:
+    """Path of a config file, or of a shipped config of that name."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    names = sorted(p.stem for p in SHIPPED.glob("*.yaml"))
+    if str(source) in names:
+        return SHIPPED / f"{source}.yaml"
+    hint = nearest(str(source), names)
+    raise ConfigError(
+        f"no config {str(source)!r}: not a file, nor one of the shipped configs"
+        + (f"; did you mean {hint!r}?" if hint else f" ({', '.join(names)})")
+    )
+
+
+def validated(model: type[S], values: Mapping[str, Any], where: str) -> S:
+    """`model` made of `values`, or a ConfigError that names the key, the value and the nearest valid key."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_explain(model, error)}") from None
+
+
+def nearest(word: str, words: Iterable[str]) -> str | None:
+    """The one of `words` that `word` most likely meant, or None."""
+    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return found[0] if found else None
+
+
+def dump_yaml(config: BaseModel) -> str:
+    return yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text("utf-8"), Loader=_Loader)
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: is not UTF-8 text; save the config as UTF-8") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        raise ConfigError(f"{path}{line}: is not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: wanted sections such as `task:`, `model:` and `data:`, found {type(values).__name__}")
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 reads `1e-4` as text; users mean a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", __import__("re").compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"{override!r}: wanted key=value, such as training.learning_rate=1e-4")
+    *sections, last = key.strip().split(".")
+    try:
+        value = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        raise ConfigError(f"{override!r}: the value is not valid YAML; quote it") from None
+    place = values
+    for name in sections:
+        inner = place.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{override!r}: `{name}` is not a section")
+        place = inner
+    place[last] = value
+
+
+def _explain(model: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    location = [part for part in first["loc"] if isinstance(part, str)]
+    # A union adds the name of each alternative to the location; those are no keys.
+    key = ".".join(part for part in location if part not in ("str", "float", "int"))
+    shown = _shown(first["input"])
+    if first["type"] == "extra_forbidden":
+        choices = _keys_beside(model, location)
+        hint = nearest(location[-1], choices)
+        tail = f"did you mean `{hint}`?" if hint else f"valid keys: {', '.join(sorted(choices))}"
+        return f"unknown key `{key}` (value {shown}); {tail}"
+    if first["type"] == "missing":
+        return f"key `{key}` is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"key `{key}` = {shown}: {message[0].lower()}{message[1:]}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _keys_beside(model: type[BaseModel], location: list[str]) -> list[str]:
+    current = model
+    for part in location[:-1]:
+        inner = current.model_fields[part].annotation if part in current.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break
+        current = inner
+    return list(current.model_fields)

@@ -1,0 +1,29 @@
+"""The errors that a user can cause and mend. Each message is one line: what came, what was wanted, what to do.
+
+The command line prints the message alone and exits with code 2; a library user can catch `WeitiaoError`.
+Anything else that escapes is a bug of ours and keeps its traceback.
+"""
+
+
+class WeitiaoError(Exception):
+    """Base of every error that names something that the user can change."""
+
+
+class ConfigError(WeitiaoError):
+    """A key or value of the configuration, or a run folder that belongs to another configuration."""
+
+
+class DataError(WeitiaoError):
+    """A data file or one of its rows; the message starts with `file:line`."""
+
+
+class RenderError(WeitiaoError):
+    """An example that cannot be written as tokens for the chosen model."""
+
+
+class CheckpointError(WeitiaoError):
+    """A run, adapter or checkpoint folder that is damaged or belongs to something else."""
+
+
+class ModelError(WeitiaoError):
+    """A base model that is missing, unreadable or not supported."""

@@ -1,0 +1,166 @@
+"""What every task answers. To add one, write `tasks/<name>.py` with a subclass of `Task` named `TASK`; the file's
+name is the registry. Tasks never see a tensor or a tokenizer: rows in, messages and answers out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+from weitiao.config import Section, nearest, validated
+from weitiao.errors import ConfigError, DataError
+from weitiao.types import Constraint, Message, Prediction, Row
+
+Language = Literal["zh", "en"]
+
+
+class TaskOptions(Section):
+    """Options that every task has; a task adds its own."""
+
+    name: str
+    """Name of the task."""
+    language: Language | None = None
+    """Language of the default instruction; by default that of the training rows."""
+    instruction: str | None = None
+    """Own instruction, put first in the prompt in place of the task's default."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One typed, checked row: the input, and the reference answer when the row has one."""
+
+    row: Row
+    text: str
+    answer: Any = None
+
+
+class Task(ABC):
+    """One kind of question and what a good answer is. Built from options that `resolve` has made complete."""
+
+    Options: ClassVar[type[TaskOptions]]
+    headline: ClassVar[str]
+    """Metric by which the task is judged; higher is better."""
+    fields: ClassVar[Mapping[str, tuple[str, ...]]]
+    """Our field name → the names that a file may use for it, best first; `data.columns` adds the user's own."""
+
+    def __init__(self, options: Any) -> None:
+        self.options = options
+
+    @classmethod
+    def resolve(cls, options: Any, rows: Sequence[Row]) -> Any:
+        """Options made complete from the training rows: language, and whatever else the task can find there."""
+        if options.language is not None:
+            return options
+        texts = [str(cls.field(row, "text") or "") for row in rows[:200]]
+        return options.model_copy(update={"language": language_of(texts)})
+
+    @classmethod
+    def field(cls, row: Row, name: str) -> Any:
+        """Value of one of our fields in a row, or None; a column that the user named must be there."""
+        if name in row.columns:
+            column = row.columns[name]
+            if column not in row.fields:
+                raise DataError(f"{row.place}: no column {column!r} (data.columns.{name}); it has {_listed(row.fields)}")
+            return row.fields[column]
+        return next((row.fields[known] for known in cls.fields[name] if known in row.fields), None)
+
+    @classmethod
+    def text_of(cls, row: Row) -> str:
+        """The row's text; DataError when it is missing, empty or not text."""
+        value = cls.field(row, "text")
+        if value is None:
+            raise DataError(
+                f"{row.place}: no text; wanted a field {' or '.join(map(repr, cls.fields['text']))} "
+                f"(or set data.columns.text), found {_listed(row.fields)}"
+            )
+        if not isinstance(value, str):
+            raise DataError(f"{row.place}: the text must be a string, found {type(value).__name__} {value!r:.60}")
+        if not value.strip():
+            raise DataError(f"{row.place}: the text is empty; fill it in or remove the row")
+        return value
+
+    @abstractmethod
+    def example(self, row: Row, labelled: bool = True) -> Example:
+        """Check and type a row. With `labelled`, a row without an answer is a DataError."""
+
+    @abstractmethod
+    def prompt(self, example: Example) -> tuple[Message, ...]:
+        """System message first (what all rows share), then the row's own; its text is shrinkable."""
+
+    @abstractmethod
+    def target(self, answer: Any) -> str:
+        """The text that the model is trained to write."""
+
+    @abstractmethod
+    def parse(self, text: str, example: Example) -> Any:
+        """The answer that a text means for this example, or None when it means none."""
+
+    @abstractmethod
+    def constraint(self, example: Example, normalize: Callable[[str], str]) -> Constraint:
+        """What an answer to this example may look like. `normalize`: the tokenizer's own normal form of a text."""
+
+    @abstractmethod
+    def record(self, answer: Any) -> Any:
+        """The answer as JSON, for `predictions.jsonl`."""
+
+    def stratum(self, example: Example) -> str:
+        """Class of an example, for stratified splits and for counts by class."""
+        return ""
+
+    @abstractmethod
+    def measure(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example], *, bootstrap: int, seed: int
+    ) -> dict[str, Any]:
+        """Metrics as a flat mapping, `<name>_low` and `<name>_high` beside those with intervals; details nested."""
+
+    def best_possible(self, examples: Sequence[Example]) -> dict[str, Any]:
+        """Metrics of an oracle that writes every reference answer: the ceiling that the output format sets."""
+        told = [Prediction(self.parse(self.target(e.answer), e), self.target(e.answer)) for e in examples]
+        return self.measure(told, examples, bootstrap=100, seed=0)
+
+    @cached_property
+    def name(self) -> str:
+        return str(self.options.name)
+
+
+def task_names() -> list[str]:
+    package = importlib.import_module("weitiao.tasks")
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if _is_task(m.name))
+
+
+def task_class(name: str) -> type[Task]:
+    """The task of that name; ConfigError lists the choices otherwise."""
+    names = task_names()
+    if name not in names:
+        hint = nearest(name, names)
+        raise ConfigError(
+            f"key `task.name` = {name!r}: no such task"
+            + (f"; did you mean {hint!r}?" if hint else f"; choices: {', '.join(names)}")
+        )
+    found: type[Task] = importlib.import_module(f"weitiao.tasks.{name}").TASK
+    return found
+
+
+def task_options(section: Mapping[str, Any], where: str = "task") -> TaskOptions:
+    """The `task` section, checked by the task that it names."""
+    return validated(task_class(str(section["name"])).Options, section, where)
+
+
+def language_of(texts: Sequence[str]) -> Language:
+    """`zh` when at least a fifth of the letters are CJK ideographs, else `en`."""
+    letters = [c for text in texts for c in text if c.isalpha()]
+    ideographs = sum("\u4e00" <= c <= "\u9fff" or "\u3400" <= c <= "\u4dbf" for c in letters)
+    return "zh" if ideographs * 5 >= max(len(letters), 1) else "en"
+
+
+def _is_task(name: str) -> bool:
+    return name != "base" and hasattr(importlib.import_module(f"weitiao.tasks.{name}"), "TASK")
+
+
+def _listed(fields: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, fields)) or "nothing"
