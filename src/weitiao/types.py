@@ -67,10 +67,11 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The answer is one of `labels`, or, with `many`, any subset written in this order, joined by newlines."""
+    """The answer is one of `labels`; with `many`, any of them in this order, one a line, or `nothing` for none."""
 
     labels: tuple[str, ...]
     many: bool = False
+    nothing: str = ""
 
 
 @dataclass(frozen=True, slots=True)

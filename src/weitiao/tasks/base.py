@@ -100,6 +100,10 @@ class Task(ABC):
     def parse(self, text: str, example: Example) -> Any:
         """The answer that a text means for this example, or None when it means none."""
 
+    def complete_part(self, text: str) -> str:
+        """The part of an answer that was cut off by its budget which can be read; by default all of it."""
+        return text
+
     @abstractmethod
     def constraint(self, example: Example, normalize: Callable[[str], str]) -> Constraint:
         """What an answer to this example may look like. `normalize`: the tokenizer's own normal form of a text."""

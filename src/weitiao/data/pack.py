@@ -1,0 +1,79 @@
+"""Which examples a step takes, and how they are laid into packs. Pure functions of (seed, epoch, step).
+
+A pack is one sequence: the shared prefix once, then each row's own tokens.
+
+    prefix  row 0        row 1     row 2
+    P P P P a a a a a a  b b b b   c c c c c
+    0 1 2 3 4 5 6 7 8 9  4 5 6 7   4 5 6 7 8     positions
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class PackRow:
+    """Tokens of one row behind the prefix, and those after which a prediction is wanted."""
+
+    ids: tuple[int, ...]
+    keep: tuple[int, ...]
+    """Indices into `ids` of the tokens whose hidden state is read."""
+    labels: tuple[int, ...] = ()
+    """For training: the id wanted after each token of `keep`."""
+    parents: tuple[int, ...] | None = None
+    """For a tree behind a prompt: index of each token's predecessor, -1 for the first. None: a plain sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    prefix: tuple[int, ...]
+    rows: tuple[PackRow, ...]
+
+
+def samples_of_step(count: int, samples_per_step: int, seed: int, step: int) -> list[int]:
+    """Indices of the examples of a step (counted from 0), of `count`.
+
+    Each epoch is its own shuffle; a step never crosses an epoch, so an epoch's last step may be short.
+    """
+    epoch, within = divmod(step, steps_per_epoch(count, samples_per_step))
+    order = list(range(count))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    return order[within * samples_per_step : (within + 1) * samples_per_step]
+
+
+def steps_per_epoch(count: int, samples_per_step: int) -> int:
+    return -(-count // samples_per_step)
+
+
+def bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Indices of `lengths` in bins of at most `capacity` (a longer one is alone in its bin).
+
+    First fit over lengths in descending order, so rows of a bin are of similar length.
+    """
+    filled: list[tuple[int, list[int]]] = []
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        for at, (total, members) in enumerate(filled):
+            if total + lengths[index] <= capacity:
+                members.append(index)
+                filled[at] = (total + lengths[index], members)
+                break
+        else:
+            filled.append((lengths[index], [index]))
+    return [members for _, members in filled]
+
+
+def pack(prefix: Sequence[int], rows: Sequence[PackRow], tokens_per_pack: int) -> list[tuple[Pack, list[int]]]:
+    """Rows in packs of at most `tokens_per_pack` tokens, each with the indices of the rows that it holds."""
+    room = max(tokens_per_pack - len(prefix), 1)
+    grouped = bins([len(row.ids) for row in rows], room)
+    return [(Pack(tuple(prefix), tuple(rows[i] for i in members)), members) for members in grouped]
+
+
+def training_row(ids: Sequence[int], prompt_length: int, prefix_length: int) -> PackRow:
+    """Row of an encoded example: each answer token is read at the token before it; the last token is only a label."""
+    own = tuple(ids[prefix_length:-1])
+    first = prompt_length - 1 - prefix_length
+    return PackRow(own, tuple(range(first, len(own))), tuple(ids[prompt_length:]))

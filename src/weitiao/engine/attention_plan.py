@@ -1,0 +1,244 @@
+"""Who attends to whom in a pack, and three ways to compute it, registered with transformers as one attention function.
+
+Each token of a row sees the shared prefix and its own row up to itself; in a tree of answers it sees its ancestors.
+
+    rows     every row a batch entry: prefix K/V expanded, own K/V gathered, one bottom-right causal mask. Any device.
+    varlen   torch's variable-length kernel over gathered [prefix | row] K/V. CUDA, 16-bit.
+    dense    one T × T mask: the oracle, quadratic in the pack.
+
+The plan travels as the keyword `attention_plan` through the model's forward to `_attention`; the name is unknown to
+transformers' mask builders, so none is made there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch.nn import functional as F
+from transformers import AttentionInterface
+
+from weitiao.data.collate import Batch
+from weitiao.errors import ConfigError
+
+NAME = "weitiao"
+Way = Literal["rows", "varlen", "dense"]
+
+
+def choose_way(wanted: str, device: torch.device, dtype: torch.dtype) -> Way:
+    """The way for `engine.attention`; ConfigError when it cannot run here."""
+    able = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
+    if wanted == "varlen" and not able:
+        raise ConfigError(f"key `engine.attention` = \"varlen\" needs CUDA and bfloat16, not {device.type} and {dtype}")
+    if wanted == "auto":
+        return "varlen" if able else "rows"
+    return wanted  # type: ignore[return-value]
+
+
+@dataclass
+class AttentionPlan:
+    """Plan of one pack of T = prefix + sum(lengths) tokens."""
+
+    prefix: int
+    lengths: tuple[int, ...]
+    parents: tuple[tuple[int, ...] | None, ...]
+    device: torch.device
+    way: Way = "rows"
+    _bias: dict[torch.dtype, torch.Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, batch: Batch, way: Way = "rows") -> AttentionPlan:
+        tree = any(parents is not None for parents in batch.parents)
+        # The kernel knows causal rows only.
+        return cls(
+            batch.prefix_length,
+            batch.lengths,
+            batch.parents,
+            batch.input_ids.device,
+            "rows" if tree and way == "varlen" else way,
+        )
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+        """query [1, H, T, D]; key, value [1, Hk, T, D] → [1, T, H, D]."""
+        compute = {"rows": self._rows, "varlen": self._varlen, "dense": self._dense}[self.way]
+        return compute(query, key, value, scaling)
+
+    # -- rows
+
+    def _rows(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+        groups = query.shape[1] // key.shape[1]
+        own = _sdpa(
+            self._gather(query),
+            self._with_prefix(key, groups),
+            self._with_prefix(value, groups),
+            self._own_bias(query.dtype),
+            scaling,
+        )
+        own = own.transpose(1, 2).flatten(0, 1)[self._valid]
+        if not self.prefix:
+            return own[None]
+        head = slice(0, self.prefix)
+        shared = _sdpa(
+            query[:, :, head], _repeat(key[:, :, head], groups), _repeat(value[:, :, head], groups), None, scaling
+        )
+        return torch.cat([shared.transpose(1, 2), own[None]], dim=1)
+
+    def _gather(self, x: torch.Tensor) -> torch.Tensor:
+        """[1, H, T, D] → the rows' own tokens [R, H, S, D], padded with some token that nobody sees."""
+        rows, width = self._index.shape
+        return x[0].index_select(1, self._index.flatten()).unflatten(1, (rows, width)).transpose(0, 1)
+
+    def _with_prefix(self, x: torch.Tensor, groups: int) -> torch.Tensor:
+        own = self._gather(x)
+        shared = x[:, :, : self.prefix].expand(own.shape[0], -1, -1, -1)
+        return _repeat(torch.cat([shared, own], dim=2), groups)
+
+    @cached_property
+    def _index(self) -> torch.Tensor:
+        """[R, S] → place of each row's tokens in the pack."""
+        index = torch.zeros(len(self.lengths), max(self.lengths), dtype=torch.long)
+        start = self.prefix
+        for at, length in enumerate(self.lengths):
+            index[at, :length] = torch.arange(start, start + length)
+            start += length
+        return index.to(self.device)
+
+    @cached_property
+    def _valid(self) -> torch.Tensor:
+        """Places in the flattened [R × S] that hold a token, in the pack's order."""
+        width = max(self.lengths)
+        places = [torch.arange(at * width, at * width + length) for at, length in enumerate(self.lengths)]
+        return torch.cat(places).to(self.device)
+
+    def _own_bias(self, dtype: torch.dtype) -> torch.Tensor:
+        """Mask [S, prefix + S], or [R, 1, S, prefix + S] with trees; True where a token may look.
+
+        Padding needs no mask of its own: it stands behind every token of its row.
+        """
+        if dtype not in self._bias:
+            width = max(self.lengths)
+            own = torch.ones(width, width, dtype=torch.bool).tril()
+            if any(parents is not None for parents in self.parents):
+                own = torch.stack([_tree_mask(parents, width) for parents in self.parents])[:, None]
+            seen = torch.ones(*own.shape[:-1], self.prefix, dtype=torch.bool)
+            mask = torch.cat([seen, own], dim=-1)
+            bias = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
+            self._bias[dtype] = bias.to(self.device)
+        return self._bias[dtype]
+
+    # -- varlen
+
+    def _varlen(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+        from torch.nn.attention.varlen import varlen_attn
+
+        index, starts_q, starts_k, longest_q, longest_k = self._varlen_layout
+        keys = key[0].transpose(0, 1).index_select(0, index)
+        values = value[0].transpose(0, 1).index_select(0, index)
+        out = varlen_attn(
+            query[0].transpose(0, 1).contiguous(),
+            keys,
+            values,
+            starts_q,
+            starts_k,
+            longest_q,
+            longest_k,
+            scale=scaling,
+            window_size=(-1, 0),  # causal, aligned at the bottom right
+            enable_gqa=query.shape[1] != key.shape[1],
+        )
+        return out[None]
+
+    @cached_property
+    def _varlen_layout(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int, int]:
+        """Gather index of K/V; cumulative lengths of queries and keys (int32); their maxima."""
+        queries = ([self.prefix] if self.prefix else []) + list(self.lengths)
+        shared = torch.arange(self.prefix)
+        index = [shared] if self.prefix else []
+        start = self.prefix
+        for length in self.lengths:
+            index += [shared, torch.arange(start, start + length)]
+            start += length
+        keys = ([self.prefix] if self.prefix else []) + [self.prefix + length for length in self.lengths]
+        return (
+            torch.cat(index).to(self.device),
+            _starts(queries, self.device),
+            _starts(keys, self.device),
+            max(queries),
+            max(keys),
+        )
+
+    # -- dense
+
+    def _dense(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+        groups = query.shape[1] // key.shape[1]
+        bias = self._dense_bias.to(query.dtype)
+        return _sdpa(query, _repeat(key, groups), _repeat(value, groups), bias, scaling).transpose(1, 2)
+
+    @cached_property
+    def _dense_bias(self) -> torch.Tensor:
+        total = self.prefix + sum(self.lengths)
+        mask = torch.zeros(total, total, dtype=torch.bool)
+        mask[: self.prefix, : self.prefix] = torch.ones(self.prefix, self.prefix, dtype=torch.bool).tril()
+        mask[self.prefix :, : self.prefix] = True
+        start = self.prefix
+        for length, parents in zip(self.lengths, self.parents, strict=True):
+            mask[start : start + length, start : start + length] = _tree_mask(parents, length)
+            start += length
+        return torch.zeros(total, total).masked_fill_(~mask, torch.finfo(torch.float32).min).to(self.device)
+
+
+@dataclass
+class CachePlan:
+    """Plan of a step over a K/V cache: a mask says which of the cached and new tokens each new one sees."""
+
+    mask: torch.Tensor
+    """bool [B, 1, new, cached + new]; True where a token may look."""
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+        groups = query.shape[1] // key.shape[1]
+        return _sdpa(query, _repeat(key, groups), _repeat(value, groups), self.mask, scaling).transpose(1, 2)
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    attention_plan: AttentionPlan | CachePlan | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    if attention_plan is None:
+        raise RuntimeError("a model set to Weitiao's attention was called without `attention_plan`")
+    return attention_plan.attend(query, key, value, scaling or query.shape[-1] ** -0.5), None
+
+
+AttentionInterface.register(NAME, _attention)
+
+
+def _sdpa(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float
+) -> torch.Tensor:
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, is_causal=mask is None)
+
+
+def _repeat(x: torch.Tensor, groups: int) -> torch.Tensor:
+    """Key and value heads, once for every query head of their group."""
+    return x if groups == 1 else x.repeat_interleave(groups, dim=1)
+
+
+def _tree_mask(parents: Sequence[int] | None, width: int) -> torch.Tensor:
+    """bool [width, width]: each token sees its ancestors and itself; padding sees everything before it."""
+    mask = torch.ones(width, width, dtype=torch.bool).tril()
+    for at, parent in enumerate(parents or ()):
+        mask[at] = mask[parent] if parent >= 0 else False
+        mask[at, at] = True
+    return mask
+
+
+def _starts(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
+    return torch.cat([torch.zeros(1), torch.tensor(lengths).cumsum(0)]).to(torch.int32).to(device)

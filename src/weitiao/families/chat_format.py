@@ -1,0 +1,85 @@
+"""The one renderer: messages → control ids and stretches of text → token ids, for training and prediction alike.
+
+A stretch is a header with the whole content behind it, encoded in one call: that is what the model's own chat template
+does, and it is not the same as encoding the content apart (2–12 % of rows differ).
+
+    ChatML   <|im_start|> "system\\n{content}" <|im_end|> "\\n" <|im_start|> "user\\n{content}" <|im_end|> "\\n"
+             <|im_start|> "assistant\\n" | answer <|im_end|>
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import lru_cache
+
+from weitiao.errors import RenderError
+from weitiao.families.tokenizer import TextTokenizer
+from weitiao.types import Message
+
+Piece = int | str
+"""A control id, or a stretch of text."""
+
+
+class ChatFormat(ABC):
+    """How one kind of model writes a conversation. Subclasses give `pieces` and `stop`."""
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self.tokenizer = tokenizer
+        # Instructions and headers repeat for every row.
+        self._encode_repeated = lru_cache(maxsize=256)(lambda text: tuple(tokenizer.encode(text)))
+
+    @property
+    @abstractmethod
+    def stop(self) -> int:
+        """Id that ends an answer: trained behind it, and what prediction stops at."""
+
+    @abstractmethod
+    def pieces(self, messages: Sequence[Message]) -> list[Piece]:
+        """The prompt: every message, then the header of the answer."""
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids of the prompt.
+
+        messages: a system message, then user and assistant messages in turn; RenderError otherwise.
+        """
+        if not messages or messages[0].role != "system" or messages[-1].role != "user":
+            raise RenderError("a prompt starts with a system message and ends with a user message")
+        ids: list[int] = []
+        for piece in self.pieces(messages):
+            ids += [piece] if isinstance(piece, int) else self._encode_repeated(piece)
+        return ids
+
+    def answer_ids(self, text: str) -> list[int]:
+        """Token ids of an answer, without the stop."""
+        return self.tokenizer.encode(text)
+
+    @property
+    def hash(self) -> str:
+        """Names the format: it changes when a prompt of the same messages would."""
+        probe = [Message.of("system", "s"), Message.of("user", "u")]
+        return hashlib.sha256(repr((self.prompt_ids(probe), self.stop)).encode()).hexdigest()[:16]
+
+
+class ChatML(ChatFormat):
+    """The format of Qwen and of models trained in its manner."""
+
+    @property
+    def stop(self) -> int:
+        return self.tokenizer.control("<|im_end|>")
+
+    def pieces(self, messages: Sequence[Message]) -> list[Piece]:
+        start = self.tokenizer.control("<|im_start|>")
+        pieces: list[Piece] = []
+        for message in messages:
+            pieces += [start, f"{message.role}\n{message.text}", self.stop, "\n"]
+        return [*pieces, start, "assistant\n"]
+
+
+class ChatMLWithoutThinking(ChatML):
+    """ChatML of Qwen3 with `enable_thinking=False`: an empty think block, which belongs to the prompt."""
+
+    def pieces(self, messages: Sequence[Message]) -> list[Piece]:
+        think, end = self.tokenizer.control("<think>"), self.tokenizer.control("</think>")
+        return [*super().pieces(messages), think, "\n\n", end, "\n\n"]

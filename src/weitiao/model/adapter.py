@@ -1,0 +1,76 @@
+"""LoRA by PEFT: put on a frozen base, saved and read as PEFT's own two files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from weitiao.config import LoraSection, nearest
+from weitiao.errors import CheckpointError, ConfigError
+from weitiao.model.quiet import quiet
+
+
+def add_lora(model: Any, lora: LoraSection, default_targets: Sequence[str], seed: int) -> Any:
+    """A `PeftModel` around `model` with fresh adapters: A random by the seed, B zero, both float32.
+
+    Raises ConfigError when a target names no linear layer (PEFT itself would pass over it in silence).
+    """
+    from peft import LoraConfig, get_peft_model
+
+    targets = list(lora.target_modules or default_targets)
+    check_targets(model, targets)
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.lora_alpha,
+        lora_dropout=lora.lora_dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
+    torch.manual_seed(seed)
+    return get_peft_model(model, config)
+
+
+def check_targets(model: Any, targets: Sequence[str]) -> None:
+    """ConfigError for the first target that matches no linear layer, or something that is none."""
+    linear, other = set(), set()
+    for name, module in model.named_modules():
+        (linear if isinstance(module, nn.Linear) else other).add(name.rpartition(".")[2])
+    choices = sorted(linear - {"lm_head"})
+    for target in targets:
+        if target in linear:
+            continue
+        hint = nearest(target, choices)
+        what = "is no linear layer" if target in other else "matches no layer"
+        raise ConfigError(
+            f"key `lora.target_modules`: {target!r} {what} of this model"
+            + (f"; did you mean {hint!r}?" if hint else "")
+            + f" (linear layers: {', '.join(choices)})"
+        )
+
+
+def open_adapter(model: Any, folder: Path, trainable: bool = False) -> Any:
+    """The adapter of a folder on its base. Raises CheckpointError when its files are damaged."""
+    from peft import PeftModel
+
+    try:
+        with quiet():
+            return PeftModel.from_pretrained(model, folder, is_trainable=trainable, local_files_only=True)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        first = re.sub(r"\s+", " ", str(error))[:160]
+        raise CheckpointError(f"{folder}: the adapter cannot be loaded ({first})") from None
+
+
+def save_adapter(model: Any, folder: Path) -> None:
+    """Write `adapter_model.safetensors` and `adapter_config.json`."""
+    with quiet():
+        model.save_pretrained(folder, safe_serialization=True)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
+
+
+def adapter_parameters(model: Any) -> Iterator[tuple[str, nn.Parameter]]:
+    return ((name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad)

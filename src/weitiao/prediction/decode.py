@@ -1,0 +1,130 @@
+"""Greedy decoding of a batch under a grammar, behind one shared prefix whose K/V is computed once.
+
+Rows of a batch are padded on the right; a mask over the cache hides the padding, so a row's answer does not depend on
+its neighbours. Rows that have ended leave the batch when half of it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import DynamicCache
+
+from weitiao.engine.attention_plan import NAME, CachePlan
+from weitiao.engine.forward import Forward, use_attention
+from weitiao.prediction.grammar import Matchers
+
+
+@dataclass
+class Decoded:
+    ids: list[int]
+    """Tokens of the answer, without the stop."""
+    log_probability: float
+    """Of the answer and its stop among the tokens that the grammar allowed, in nats."""
+    complete: bool
+    """Whether it ended by itself within the budget."""
+
+
+class Decoder:
+    def __init__(self, forward: Forward, stop: int, budget: int) -> None:
+        """budget: most tokens of an answer."""
+        self.forward, self.stop, self.budget = forward, stop, budget
+
+    @torch.inference_mode()
+    def prefix_cache(self, prefix: Sequence[int]) -> DynamicCache:
+        """K/V of the shared prefix, for one row."""
+        cache = DynamicCache()
+        if prefix:
+            size = len(prefix)
+            self._step(
+                torch.tensor([list(prefix)]),
+                torch.arange(size)[None],
+                torch.ones(size, size, dtype=torch.bool).tril()[None, None],
+                cache,
+            )
+        return cache
+
+    @torch.inference_mode()
+    def decode(
+        self, prefix: DynamicCache, prompts: Sequence[Sequence[int]], matchers: Matchers
+    ) -> list[Decoded]:
+        """Answers to `prompts` (their ids behind the prefix), in order."""
+        shared = prefix.get_seq_length()
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        cache = _repeated(prefix, len(prompts))
+        logits, seen = self._prefill(prompts, lengths, shared, cache)
+        out = [Decoded([], 0.0, complete=False) for _ in prompts]
+        rows = list(range(len(prompts)))
+        for count in range(self.budget + 1):
+            tokens, chances = _choose(logits, matchers.allowed())
+            running = []
+            for at, (row, token, chance) in enumerate(zip(rows, tokens, chances, strict=True)):
+                if out[row].complete:
+                    continue
+                out[row].log_probability += chance
+                if token == self.stop:
+                    out[row].complete = True
+                else:
+                    out[row].ids.append(token)
+                    running.append(at)
+            if not running or count == self.budget:
+                break
+            matchers.take([self.stop if out[row].complete else t for row, t in zip(rows, tokens, strict=True)])
+            if len(running) * 2 <= len(rows):
+                rows = [rows[at] for at in running]
+                tokens = [tokens[at] for at in running]
+                lengths, seen = lengths[running], seen[running]
+                matchers.keep(running)
+                cache.batch_select_indices(torch.tensor(running, device=self.forward.device))
+            seen = torch.cat([seen, torch.ones(len(rows), 1, dtype=torch.bool)], dim=1)
+            positions = (shared + lengths + count)[:, None]
+            states = self._step(torch.tensor(tokens)[:, None], positions, seen[:, None, None], cache)
+            logits = self.forward.head(states[:, -1]).float()
+        return out
+
+    def _prefill(
+        self, prompts: Sequence[Sequence[int]], lengths: torch.Tensor, shared: int, cache: DynamicCache
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits behind each prompt [B, V], and which cached tokens each row may see, bool [B, shared + S]."""
+        width = int(lengths.max())
+        ids = torch.zeros(len(prompts), width, dtype=torch.long)
+        for at, prompt in enumerate(prompts):
+            ids[at, : len(prompt)] = torch.tensor(prompt)
+        causal = torch.ones(width, width, dtype=torch.bool).tril()
+        mask = torch.cat([torch.ones(width, shared, dtype=torch.bool), causal], dim=1)[None, None]
+        positions = (shared + torch.arange(width)).expand(len(prompts), width)
+        states = self._step(ids, positions, mask, cache)
+        last = states[torch.arange(len(prompts)), (lengths - 1).to(states.device)]
+        real = torch.arange(width) < lengths[:, None]
+        seen = torch.cat([torch.ones(len(prompts), shared, dtype=torch.bool), real], dim=1)
+        return self.forward.head(last).float(), seen
+
+    def _step(
+        self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, cache: DynamicCache
+    ) -> torch.Tensor:
+        """Hidden states [B, new, H] of new tokens; their K/V is appended to the cache."""
+        use_attention(self.forward.model, NAME)
+        device = self.forward.device
+        return self.forward.body(
+            input_ids=ids.to(device),
+            position_ids=positions.to(device),
+            past_key_values=cache,
+            use_cache=True,
+            attention_plan=CachePlan(mask.to(device)),
+        ).last_hidden_state
+
+
+def _repeated(prefix: DynamicCache, rows: int) -> DynamicCache:
+    cache = DynamicCache()
+    for index, layer in enumerate(prefix.layers):
+        cache.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), index)
+    return cache
+
+
+def _choose(logits: torch.Tensor, allowed: torch.Tensor) -> tuple[list[int], list[float]]:
+    """Likeliest allowed token of each row, and its log-probability among the allowed ones."""
+    masked = logits.masked_fill(~allowed.to(logits.device), float("-inf"))
+    chances, tokens = masked.log_softmax(-1).max(-1)
+    return tokens.tolist(), chances.tolist()

@@ -1,0 +1,114 @@
+"""Predictions and their measure: the fine-tuned model beside the untuned one and the task's baselines."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from weitiao.config import SCHEMA_VERSION, DataSection, RunConfig
+from weitiao.data.source import read_rows
+from weitiao.data.splits import load
+from weitiao.errors import ConfigError
+from weitiao.prediction.baselines import BASELINES
+from weitiao.prediction.predictor import Predictor
+from weitiao.run_folder import RunFolder, find_adapter
+from weitiao.tasks.base import Example, Task, task_options
+from weitiao.tracking.screen import Screen
+from weitiao.types import Prediction
+
+Systems = dict[str, list[Prediction]]
+
+
+def answers_of_systems(
+    predictor: Predictor,
+    train: Sequence[Example],
+    test: Sequence[Example],
+    *,
+    baselines: bool,
+    untuned: bool,
+    screen: Screen,
+) -> Systems:
+    """System → its predictions for `test`; `train` is what the baselines learn from."""
+    systems: Systems = {"finetuned": _answers(predictor, test, "predicting", screen)}
+    if untuned:
+        with predictor.untuned():
+            systems["untuned"] = _answers(predictor, test, "predicting untuned", screen)
+    if baselines:
+        for name, baseline in BASELINES.get(predictor.task.name, {}).items():
+            systems[name] = baseline(train, test)
+    return systems
+
+
+def measured(
+    task: Task, systems: Systems, test: Sequence[Example], *, split: str, bootstrap: int, seed: int
+) -> dict[str, Any]:
+    """The content of `metrics.json`."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "task": task.name,
+        "split": split,
+        "rows": len(test),
+        "headline": task.headline,
+        "systems": {
+            name: task.measure(answers, test, bootstrap=bootstrap, seed=seed) for name, answers in systems.items()
+        },
+    }
+
+
+def evaluate(
+    run: str | Path, data: str | Path | None = None, *, baselines: bool = False, screen: Screen | None = None
+) -> dict[str, Any]:
+    """Measure a run's adapter anew, on its own test rows or on the labelled rows of the file `data`.
+
+    With `baselines`, the untuned model and the task's baselines too (they learn from the run's training rows).
+    Returns the shape of `metrics.json`; writes nothing.
+    """
+    screen = screen or Screen(silent=True)
+    config = run_config(run)
+    predictor = Predictor.open(run)
+    train: Sequence[Example] = ()
+    if data is None or baselines:
+        task, splits = load(config.data, task_options(config.task), config.run.seed)
+        split, test, train = ("test", splits.test, splits.train) if splits.test else ("validation", splits.validation, splits.train)
+    if data is not None:
+        section = config.data.model_copy(update={"encoding": predictor.encoding, "columns": dict(predictor.columns)})
+        split, test = str(data), [predictor.task.example(row) for row in read_rows(str(data), section)]
+    if not test:
+        raise ConfigError(f"{run}: the run has no test or validation rows; name a labelled file with --data")
+    systems = answers_of_systems(predictor, train, test, baselines=baselines, untuned=baselines, screen=screen)
+    section_ = config.evaluation
+    return measured(predictor.task, systems, test, split=split, bootstrap=section_.bootstrap, seed=config.run.seed)
+
+
+def run_config(run: str | Path) -> RunConfig:
+    """Config of the run that a run, adapter or checkpoint folder belongs to."""
+    folder = find_adapter(run)
+    return RunFolder(folder.parent).read_config()
+
+
+def write_predictions(path: Path, task: Task, examples: Sequence[Example], answers: Sequence[Prediction]) -> None:
+    """One JSON line a row: the input's own fields, then `prediction`, `probability` and `reference`."""
+    draft = path.with_name(f".{path.name}.partial")
+    with draft.open("w", encoding="utf-8") as file:
+        for example, answer in zip(examples, answers, strict=True):
+            file.write(json.dumps(prediction_record(task, example, answer), ensure_ascii=False) + "\n")
+    draft.replace(path)
+
+
+def prediction_record(task: Task, example: Example, answer: Prediction) -> dict[str, Any]:
+    """A row of `predictions.jsonl`."""
+    record = {**example.row.fields, "prediction": task.record(answer.answer), "probability": answer.probability}
+    if example.answer is not None:
+        record["reference"] = task.record(example.answer)
+    return record
+
+
+def _answers(predictor: Predictor, examples: Sequence[Example], title: str, screen: Screen) -> list[Prediction]:
+    start = time.monotonic()
+    with screen.bar(title, len(examples), "rows") as advance:
+        answers = predictor.answer(examples, advance)
+    screen.note(f"{title}: {len(examples)} rows in {time.monotonic() - start:.1f} s")
+    return answers

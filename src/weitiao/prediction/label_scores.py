@@ -1,0 +1,251 @@
+"""Classification without generation: the log-probability of every label's whole token sequence, its end included.
+
+All labels of a row are scored in one forward pass: they hang as a tree behind the prompt, each token once.
+
+    … assistant \\n ─┬─ 体 ─ 育 ─┬─ (end)
+                    │          └─ 新闻 ─ (end)
+                    └─ 经济 ─ (end)
+
+A label's probability is its share of what all allowed labels have together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from weitiao.data.collate import packed_batch
+from weitiao.data.pack import PackRow, pack
+from weitiao.engine.forward import Forward
+from weitiao.engine.supervised_loss import CHUNK
+from weitiao.families.chat_format import ChatFormat
+from weitiao.types import Choice, Prediction
+
+Scores = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Tokens of a possible continuation, and the ids of which any one ends it."""
+
+    ids: tuple[int, ...]
+    ends: tuple[int, ...]
+
+
+class LabelScorer:
+    def __init__(self, forward: Forward, chat: ChatFormat, batch_tokens: int) -> None:
+        self.forward, self.chat, self.batch_tokens = forward, chat, batch_tokens
+        self._answer_ids = lru_cache(maxsize=65_536)(lambda text: tuple(chat.answer_ids(text)))
+
+    def choose(
+        self,
+        prefix: tuple[int, ...],
+        prompts: Sequence[tuple[int, ...]],
+        choices: Sequence[Choice],
+        advance: Callable[[int], None] = lambda rows: None,
+    ) -> list[Prediction]:
+        """A prediction for each prompt (its ids without the shared `prefix`); `advance` is told of rows done."""
+        ones = [i for i, choice in enumerate(choices) if not choice.many]
+        several = [i for i, choice in enumerate(choices) if choice.many]
+        out: dict[int, Prediction] = {}
+        for members, answer in ((ones, self._one), (several, self._many)):
+            if members:
+                found = answer(prefix, [prompts[i] for i in members], [choices[i] for i in members], advance)
+                out.update(zip(members, found, strict=True))
+        return [out[i] for i in range(len(prompts))]
+
+    def _one(
+        self,
+        prefix: tuple[int, ...],
+        prompts: Sequence[tuple[int, ...]],
+        choices: Sequence[Choice],
+        advance: Callable[[int], None],
+    ) -> list[Prediction]:
+        candidates = [tuple(Candidate(self._answer_ids(x), (self.chat.stop,)) for x in c.labels) for c in choices]
+        scores = self.scores(prefix, prompts, candidates, advance)
+        return [_best(choice.labels, _shares(row)) for choice, row in zip(choices, scores, strict=True)]
+
+    def _many(
+        self,
+        prefix: tuple[int, ...],
+        prompts: Sequence[tuple[int, ...]],
+        choices: Sequence[Choice],
+        advance: Callable[[int], None],
+    ) -> list[Prediction]:
+        """Labels are taken one after another in their order, until to end is likelier than any further label.
+
+        A label's probability is the highest share that it had in a round; that of the whole answer is the product of
+        the shares of what was taken.
+        """
+        walks = [_Walk(choice) for choice in choices]
+        while open_rows := [i for i, walk in enumerate(walks) if not walk.done]:
+            starts = [prompts[i] + self._answer_ids(walks[i].text) for i in open_rows]
+            offers = [self._continuations(walks[i]) for i in open_rows]
+            for i, row in zip(open_rows, self.scores(prefix, starts, offers), strict=True):
+                walks[i].take(_shares(row))
+                if walks[i].done:
+                    advance(1)
+        return [walk.prediction() for walk in walks]
+
+    def _continuations(self, walk: _Walk) -> tuple[Candidate, ...]:
+        """To end here first, then each label that may come next."""
+        stop = (self.chat.stop,)
+        newline = self._answer_ids("\n")[:1]
+        first = self._answer_ids("" if walk.taken else walk.choice.nothing)
+        offers = [Candidate(first, stop)]
+        for label in walk.left:
+            ends = stop if label == walk.choice.labels[-1] else stop + newline
+            whole = self._answer_ids("\n".join([*walk.taken, label]))
+            offers.append(Candidate(whole[len(self._answer_ids(walk.text)) :], ends))
+        return tuple(offers)
+
+    def scores(
+        self,
+        prefix: tuple[int, ...],
+        prompts: Sequence[tuple[int, ...]],
+        candidates: Sequence[tuple[Candidate, ...]],
+        advance: Callable[[int], None] = lambda rows: None,
+    ) -> list[Scores]:
+        """Log-probability of each candidate behind its prompt: float64 [candidates] a prompt, in nats."""
+        pieces = [
+            (i, part)
+            for i, offers in enumerate(candidates)
+            for part in _parts(offers, self.batch_tokens - len(prompts[i]))
+        ]
+        trees = [_tree(candidates[i][part]) for i, part in pieces]
+        rows = [_row(prompts[i], tree) for (i, _), tree in zip(pieces, trees, strict=True)]
+        out = [np.empty(len(offers)) for offers in candidates]
+        for packed, members in pack(prefix, rows, self.batch_tokens):
+            found = self._pack_scores(self.forward.hidden(packed_batch(packed)), [trees[m] for m in members])
+            for member, values in zip(members, found, strict=True):
+                i, part = pieces[member]
+                out[i][part] = values
+            advance(sum(pieces[m][1].start == 0 for m in members))
+        return out
+
+    @torch.inference_mode()
+    def _pack_scores(self, hidden: torch.Tensor, trees: Sequence[_Tree]) -> list[Scores]:
+        """hidden [N, H], a row for the prompt's last token and each node of every tree → scores by tree."""
+        offsets = np.cumsum([0, *(len(tree.ids) + 1 for tree in trees)])
+        nodes = np.concatenate([tree.read_nodes + start for tree, start in zip(trees, offsets, strict=False)])
+        tokens = np.concatenate([tree.read_tokens for tree in trees])
+        read = np.empty(len(nodes))
+        for start in range(0, len(hidden), CHUNK):
+            inside = np.flatnonzero((nodes >= start) & (nodes < start + CHUNK))
+            table = self.forward.log_probabilities(hidden[start : start + CHUNK])
+            at = torch.from_numpy(nodes[inside] - start).to(table.device)
+            read[inside] = table[at, torch.from_numpy(tokens[inside]).to(table.device)].double().cpu().numpy()
+        bounds = np.cumsum([0, *(len(tree.read_nodes) for tree in trees)])
+        return [tree.scores(read[bounds[i] : bounds[i + 1]]) for i, tree in enumerate(trees)]
+
+
+class _Walk:
+    """How far a row with several labels has come."""
+
+    def __init__(self, choice: Choice) -> None:
+        self.choice = choice
+        self.taken: list[str] = []
+        self.done = False
+        self._probability = 1.0
+        self._chances = dict.fromkeys(choice.labels, 0.0)
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.taken)
+
+    @property
+    def left(self) -> tuple[str, ...]:
+        after = self.choice.labels.index(self.taken[-1]) + 1 if self.taken else 0
+        return self.choice.labels[after:]
+
+    def take(self, shares: Scores) -> None:
+        """shares: of ending here, then of each label left."""
+        best = int(shares.argmax())
+        self._probability *= float(shares[best])
+        for label, share in zip(self.left, shares[1:], strict=True):
+            self._chances[label] = max(self._chances[label], float(share))
+        if best:
+            self.taken.append(self.left[best - 1])
+        self.done = best == 0 or not self.left
+
+    def prediction(self) -> Prediction:
+        answer = tuple(self.taken)
+        return Prediction(answer, self.text or self.choice.nothing, self._probability, self._chances)
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """Candidates as a tree. Node 0 is the prompt's last token; node k + 1 is `ids[k]`.
+
+    `read_nodes` and `read_tokens` list the log-probabilities to read; `owners` says whose they are, and `is_end` those
+    of which a candidate needs any one.
+    """
+
+    ids: tuple[int, ...]
+    parents: tuple[int, ...]
+    read_nodes: NDArray[np.int64]
+    read_tokens: NDArray[np.int64]
+    owners: NDArray[np.int64]
+    is_end: NDArray[np.bool_]
+    count: int
+
+    def scores(self, read: Scores) -> Scores:
+        inner = np.bincount(self.owners[~self.is_end], read[~self.is_end], minlength=self.count)
+        ends = np.full(self.count, -np.inf)
+        np.logaddexp.at(ends, self.owners[self.is_end], read[self.is_end])
+        return inner + ends
+
+
+@lru_cache(maxsize=4096)
+def _tree(candidates: tuple[Candidate, ...]) -> _Tree:
+    ids: list[int] = []
+    parents: list[int] = []
+    children: dict[tuple[int, int], int] = {}
+    reads: list[tuple[int, int, int, bool]] = []
+    for owner, candidate in enumerate(candidates):
+        node = 0
+        for token in candidate.ids:
+            reads.append((node, token, owner, False))
+            if (node, token) not in children:
+                ids.append(token)
+                parents.append(node)
+                children[node, token] = len(ids)
+            node = children[node, token]
+        reads.extend((node, end, owner, True) for end in candidate.ends)
+    nodes, tokens, owners, is_end = (np.array(column) for column in zip(*reads, strict=True))
+    return _Tree(tuple(ids), tuple(parents), nodes, tokens, owners, is_end.astype(bool), len(candidates))
+
+
+def _row(prompt: tuple[int, ...], tree: _Tree) -> PackRow:
+    last = len(prompt) - 1
+    chain = range(-1, last)
+    nodes = tuple(range(last, last + len(tree.ids) + 1))
+    return PackRow(prompt + tree.ids, nodes, parents=(*chain, *(last + parent for parent in tree.parents)))
+
+
+def _parts(candidates: tuple[Candidate, ...], room: int) -> Iterator[slice]:
+    """Slices of the candidates whose tokens fit into `room` (each holds at least one candidate)."""
+    start = used = 0
+    for at, candidate in enumerate(candidates):
+        if used + len(candidate.ids) > room and at > start:
+            yield slice(start, at)
+            start, used = at, 0
+        used += len(candidate.ids)
+    yield slice(start, len(candidates))
+
+
+def _shares(scores: Scores) -> Scores:
+    """Softmax."""
+    weights = np.exp(scores - scores.max())
+    return weights / weights.sum()
+
+
+def _best(labels: tuple[str, ...], shares: Scores) -> Prediction:
+    best = int(shares.argmax())
+    chances = {label: float(share) for label, share in zip(labels, shares, strict=True)}
+    return Prediction(labels[best], labels[best], float(shares[best]), chances)

@@ -1,0 +1,167 @@
+"""Answers for examples: the task's constraint decides how. Labels are scored, grammars are decoded.
+
+`weitiao.load(run).predict(rows)` is the Python API; training and `evaluate` use `answer` on the model in hand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weitiao.config import ModelSection
+from weitiao.data.encode import Encoder
+from weitiao.data.pack import bins
+from weitiao.data.prefix import common_prefix
+from weitiao.engine.attention_plan import choose_way
+from weitiao.engine.forward import Forward
+from weitiao.errors import CheckpointError
+from weitiao.families.base import family_of, model_config
+from weitiao.families.tokenizer import TextTokenizer
+from weitiao.model.adapter import open_adapter
+from weitiao.model.load import choose_device, choose_dtype, fingerprint, load_model, model_folder
+from weitiao.prediction.decode import Decoded, Decoder
+from weitiao.prediction.grammar import GrammarCompiler
+from weitiao.prediction.label_scores import LabelScorer
+from weitiao.run_folder import TaskFile, find_adapter, read_task_file
+from weitiao.tasks.base import Example, Task, task_class, task_options
+from weitiao.types import Choice, Grammar, Prediction, Row
+
+Advance = Callable[[int], None]
+BATCH_TOKENS = 4096
+"""Tokens of a prediction batch, unless the config says otherwise."""
+
+
+def load(run: str | Path, device: str = "auto", dtype: str = "auto") -> Predictor:
+    """The fine-tuned model of a run folder (or of an adapter or checkpoint folder), ready to answer."""
+    return Predictor.open(run, device, dtype)
+
+
+class Predictor:
+    def __init__(
+        self, task: Task, encoder: Encoder, model: Any, *, budget: int, batch_tokens: int, attention: str = "auto"
+    ) -> None:
+        """model: a PeftModel. budget: most tokens of a decoded answer."""
+        self.task, self.encoder, self.model = task, encoder, model
+        base = model.get_base_model()
+        weight = base.get_output_embeddings().weight
+        self.forward = Forward(base, choose_way(attention, weight.device, weight.dtype))
+        self.batch_tokens = batch_tokens
+        chat = encoder.chat
+        self._labels = LabelScorer(self.forward, chat, batch_tokens)
+        self._grammars = GrammarCompiler(chat.tokenizer, weight.shape[0], chat.stop)
+        self._decoder = Decoder(self.forward, chat.stop, budget)
+        self.columns: Mapping[str, str] = {}
+        self.encoding = "utf-8"
+
+    @classmethod
+    def open(cls, run: str | Path, device: str = "auto", dtype: str = "auto") -> Predictor:
+        """Raises CheckpointError when the adapter and the base model that it names do not belong together."""
+        folder = find_adapter(run)
+        told = read_task_file(folder)
+        section = ModelSection(name=told.base["name"], cache_dir=told.base.get("cache_dir"))  # type: ignore[call-arg]
+        base = model_folder(section)
+        tokenizer = TextTokenizer(base)
+        _, family = family_of(base, told.family)
+        chat = family.chat_format(tokenizer)
+        _check(folder, told, {"weights": fingerprint(base), "tokenizer": tokenizer.hash, "chat format": chat.hash})
+        where = choose_device(device)
+        model = open_adapter(load_model(base, where, choose_dtype(dtype, where)), folder).eval()
+        options = task_options(told.task)
+        task = task_class(options.name)(options)
+        limit = context_length(base)
+        found = cls(
+            task,
+            Encoder(task, chat, told.max_length, limit),
+            model,
+            budget=told.max_answer_tokens,
+            batch_tokens=BATCH_TOKENS,
+        )
+        found.columns, found.encoding = told.columns, told.encoding
+        return found
+
+    def predict(self, rows: Sequence[Mapping[str, Any] | str]) -> list[Prediction]:
+        """Answers to rows, given as mappings with the fields of the training file, or as bare texts.
+
+        Raises DataError, which counts the rows from 1, for a row that is none.
+        """
+        whole = [{self.columns.get("text", "text"): row} if isinstance(row, str) else dict(row) for row in rows]
+        examples = [
+            self.task.example(Row(fields, "rows", number, self.columns), labelled=False)
+            for number, fields in enumerate(whole, 1)
+        ]
+        return self.answer(examples)
+
+    def answer(self, examples: Sequence[Example], advance: Advance = lambda rows: None) -> list[Prediction]:
+        """A prediction for each example, in order; `advance` is told how many rows are done."""
+        if not examples:
+            return []
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with torch.inference_mode():
+                return self._answer(examples, advance)
+        finally:
+            self.model.train(was_training)
+
+    @contextlib.contextmanager
+    def untuned(self) -> Iterator[None]:
+        """The base model alone, under the same constraint."""
+        with self.model.disable_adapter():
+            yield
+
+    def _answer(self, examples: Sequence[Example], advance: Advance) -> list[Prediction]:
+        encoded = [self.encoder.prompt(example) for example in examples]
+        prefix = common_prefix(encoded)
+        prompts = [e.ids[len(prefix) :] for e in encoded]
+        normalize = self.encoder.chat.tokenizer.normalize
+        constraints = [self.task.constraint(example, normalize) for example in examples]
+        choices = [c for c in constraints if isinstance(c, Choice)]
+        if len(choices) == len(examples):
+            return self._labels.choose(prefix, prompts, choices, advance)
+        grammars = [c for c in constraints if isinstance(c, Grammar)]
+        return self._decode(prefix, prompts, grammars, examples, advance)
+
+    def _decode(
+        self,
+        prefix: tuple[int, ...],
+        prompts: Sequence[tuple[int, ...]],
+        grammars: Sequence[Grammar],
+        examples: Sequence[Example],
+        advance: Advance,
+    ) -> list[Prediction]:
+        out: dict[int, Prediction] = {}
+        shared = self._decoder.prefix_cache(prefix)
+        # Each row will hold the prefix, its prompt and its answer in the cache.
+        sizes = [len(prefix) + len(prompt) + self._decoder.budget // 2 for prompt in prompts]
+        for members in bins(sizes, max(self.batch_tokens, max(sizes))):
+            matchers = self._grammars.matchers([grammars[i] for i in members])
+            found = self._decoder.decode(shared, [prompts[i] for i in members], matchers)
+            out.update((i, self._read(decoded, examples[i])) for i, decoded in zip(members, found, strict=True))
+            advance(len(members))
+        return [out[i] for i in range(len(prompts))]
+
+    def _read(self, decoded: Decoded, example: Example) -> Prediction:
+        text = self.encoder.chat.tokenizer.decode(decoded.ids)
+        if not decoded.complete:
+            text = self.task.complete_part(text)
+        probability = float(torch.tensor(decoded.log_probability).exp()) if decoded.complete else None
+        return Prediction(self.task.parse(text, example), text, probability)
+
+
+def context_length(base: Path) -> int:
+    """Tokens that the model can take."""
+    return int(model_config(base).get("max_position_embeddings") or 1 << 20)
+
+
+def _check(folder: Path, told: TaskFile, here: dict[str, str]) -> None:
+    there = {"weights": told.base["fingerprint"], "tokenizer": told.tokenizer_hash, "chat format": told.template_hash}
+    for what, wanted in there.items():
+        if here[what] != wanted:
+            raise CheckpointError(
+                f"{folder}: the adapter was trained on another base than {told.base['name']!r} is now "
+                f"({what} {wanted[:12]} wanted, {here[what][:12]} found); restore that model, or train again"
+            )

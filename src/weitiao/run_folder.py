@@ -1,0 +1,221 @@
+"""The names inside a run folder, and saves that are whole or absent.
+
+    output/<name>/config.yaml          the resolved config
+                  data.json            hashes of the data files, and the splits' sizes
+                  log.jsonl            one line per log interval and evaluation: the source of truth
+                  checkpoint-N/        adapter + optimizer state; the last two and the best
+                  adapter/             the best adapter
+                  metrics.json         present when the run is finished
+                  predictions.jsonl    the test rows with their predictions
+
+An adapter folder is PEFT's two files and `task.json`; a checkpoint is one too, with the state to go on from.
+A folder is written beside its place under a hidden name, with the SHA-256 of each file in `files.json`, then renamed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from weitiao.config import SCHEMA_VERSION, RunConfig, Section, dump_yaml, load_config, validated
+from weitiao.errors import CheckpointError, ConfigError
+
+MANIFEST = "files.json"
+
+
+class TaskFile(Section):
+    """`task.json`: what an adapter must be used with."""
+
+    schema_version: int = SCHEMA_VERSION
+    task: dict[str, Any]
+    """Complete options of the task."""
+    family: str
+    template_hash: str
+    tokenizer_hash: str
+    stop_ids: list[int]
+    base: dict[str, str]
+    """`name` as the config had it, and `fingerprint` of the weights."""
+    max_length: int
+    max_answer_tokens: int
+    """Longest answer that prediction writes: twice the longest one in training."""
+    columns: dict[str, str]
+    encoding: str
+
+
+class RunFolder:
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.data = self.path / "data.json"
+        self.log = self.path / "log.jsonl"
+        self.adapter = self.path / "adapter"
+        self.metrics = self.path / "metrics.json"
+        self.predictions = self.path / "predictions.jsonl"
+
+    @property
+    def exists(self) -> bool:
+        return self.config.is_file()
+
+    @property
+    def finished(self) -> bool:
+        return self.metrics.is_file()
+
+    def start(self, config: RunConfig, data: dict[str, Any]) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.data, data)
+        write_text(self.config, dump_yaml(config))
+
+    def clear(self) -> None:
+        """Remove what a run wrote here, and nothing else."""
+        for path in (self.config, self.data, self.log, self.metrics, self.predictions):
+            path.unlink(missing_ok=True)
+        for folder in [self.adapter, *self._checkpoints()]:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def read_config(self) -> RunConfig:
+        if not self.exists:
+            raise CheckpointError(f"{self.path}: no run here (no config.yaml); wanted a folder that `weitiao train` wrote")
+        return load_config(self.config)
+
+    def refuse_other(self, config: RunConfig, data: dict[str, Any]) -> None:
+        """ConfigError with the difference when the folder belongs to another config or to other data."""
+        try:
+            before = self.read_config().model_dump(mode="json")
+            data_before = json.loads(self.data.read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{self.path}: damaged run folder ({error}); remove it, or use --overwrite") from None
+        changes = list(_differences(before, config.model_dump(mode="json"))) + list(_differences(data_before, data))
+        if changes:
+            shown = "; ".join(changes[:4]) + ("; …" if len(changes) > 4 else "")
+            raise ConfigError(
+                f"{self.path} holds a run with another config or data ({shown}); "
+                "choose another folder with run.name=…, or replace the run with --overwrite"
+            )
+
+    def checkpoint(self, step: int) -> Path:
+        return self.path / f"checkpoint-{step}"
+
+    def _checkpoints(self) -> list[Path]:
+        """Checkpoint folders, oldest first."""
+        found = [p for p in self.path.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
+        return sorted(found, key=lambda p: int(p.name.removeprefix("checkpoint-")))
+
+    def newest_checkpoint(self) -> Path | None:
+        """The newest checkpoint whose files are all there and whole."""
+        return next((path for path in reversed(self._checkpoints()) if damage(path) is None), None)
+
+    def keep_checkpoints(self, best_step: int | None) -> None:
+        """Remove all but the last two and the best."""
+        best = self.checkpoint(best_step) if best_step is not None else None
+        for path in self._checkpoints()[:-2]:
+            if path != best:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def find_adapter(path: str | Path) -> Path:
+    """The adapter folder that a user means: a run folder's `adapter/`, or an adapter or checkpoint folder itself."""
+    path = Path(path)
+    for folder in (path / "adapter", path):
+        if (folder / "task.json").is_file():
+            return folder
+    if not path.exists():
+        raise CheckpointError(f"no run folder {str(path)!r}; train one with `weitiao train`, or check the path")
+    if RunFolder(path).exists:
+        raise CheckpointError(f"{path}: the run has no adapter yet; run the same `weitiao train` command to finish it")
+    raise CheckpointError(f"{path}: not a run, adapter or checkpoint folder (no task.json)")
+
+
+def read_task_file(folder: Path) -> TaskFile:
+    try:
+        values = json.loads((folder / "task.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}/task.json: unreadable ({error})") from None
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version != SCHEMA_VERSION:
+        raise CheckpointError(
+            f"{folder}/task.json: schema_version {version!r}, but this Weitiao reads {SCHEMA_VERSION}; use a version that wrote it"
+        )
+    return validated(TaskFile, values, str(folder / "task.json"))
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """A folder to write into that becomes `target` at the end of the block, or vanishes when the block fails."""
+    draft = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        hashes = {str(p.relative_to(draft)): _sha256(p) for p in sorted(draft.rglob("*")) if p.is_file()}
+        write_json(draft / MANIFEST, hashes)
+        for path in draft.rglob("*"):
+            if path.is_file():
+                _to_disk(path)
+        if target.exists():
+            old = target.with_name(f".{target.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            target.rename(old)
+            draft.rename(target)
+            shutil.rmtree(old)
+        else:
+            draft.rename(target)
+        _to_disk(target.parent)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def damage(folder: Path) -> str | None:
+    """What is wrong with a folder that `whole_folder` wrote, or None."""
+    try:
+        hashes = json.loads((folder / MANIFEST).read_text("utf-8"))
+        for name, wanted in hashes.items():
+            if _sha256(folder / name) != wanted:
+                return f"{name} is not what was saved"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    draft = path.with_name(f".{path.name}.partial")
+    draft.write_text(text, "utf-8")
+    draft.replace(path)
+
+
+def _differences(before: Any, after: Any, key: str = "") -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name in [*before, *(n for n in after if n not in before)]:
+            yield from _differences(before.get(name), after.get(name), f"{key}.{name}" if key else name)
+    elif before != after:
+        yield f"{key}: {_short(before)} → {_short(after)}"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _to_disk(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # some systems cannot sync a folder
+        pass
+    finally:
+        os.close(handle)

@@ -1,0 +1,218 @@
+"""Classification: one label, or several, from a fixed set or from options that come with each row.
+
+A row is `{"text": …, "label": …}`; with `options: row` it brings its own candidates, as in Fudan news:
+`{"text": …, "category": ["体育", "经济"], "output": "体育"}`. Several labels are a list, or a string joined by `;`.
+
+    system   instruction · the fixed labels, with their descriptions
+    user     the row's own options, if any · the text (shrinkable)
+    answer   the label; several: in the set's order, one a line
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from weitiao.config import nearest
+from weitiao.errors import ConfigError, DataError
+from weitiao.metrics.classification import measure_multi, measure_single
+from weitiao.tasks.base import Example, Task, TaskOptions
+from weitiao.types import Choice, Constraint, Message, Prediction, Row, TextPart
+
+INSTRUCTIONS = {
+    ("zh", False): "判断文本属于哪一个类别，只输出类别名称。",
+    ("zh", True): "判断文本属于哪些类别，每行输出一个类别名称；都不属于时输出“无”。",
+    ("en", False): "Decide which category the text belongs to. Answer with the category's name only.",
+    ("en", True): "Decide which categories the text belongs to. Write one name a line; write “none” if there is none.",
+}
+HEADINGS = {"zh": ("类别：", "候选类别：", "文本："), "en": ("Categories:", "Candidate categories: ", "Text: ")}
+NOTHING = {"zh": "无", "en": "none"}
+MOST_CLASSES = 2_000
+"""Labels that an automatic set may have; more looks like a column of free text."""
+
+
+class ClassificationOptions(TaskOptions):
+    name: Literal["classification"] = "classification"
+    options: Literal["fixed", "row"] | None = None
+    """Where the labels come from: one fixed set, or each row's own options; by default what the rows have."""
+    labels: list[str] | None = Field(None, min_length=1)
+    """The fixed set, in the order of the prompt; by default the labels of the training rows, sorted."""
+    label_descriptions: dict[str, str] = {}
+    """Label → a few words that say what belongs there, added to the prompt."""
+    multi_label: bool = False
+    """Whether a row may have any number of labels."""
+
+    @field_validator("labels")
+    @classmethod
+    def _clean(cls, labels: list[str] | None) -> list[str] | None:
+        for label in labels or ():
+            if label != label.strip() or not label or "\n" in label:
+                raise ValueError(f"label {label!r} is empty, or has a line break or spaces around it")
+        if labels and len(set(labels)) < len(labels):
+            raise ValueError("a label is listed twice")
+        return labels
+
+
+@dataclass(frozen=True)
+class ClassificationExample(Example):
+    options: tuple[str, ...] = ()
+    """Labels that are allowed for this row, in the order of the prompt."""
+
+
+class Classification(Task):
+    Options = ClassificationOptions
+    fields = {  # noqa: RUF012
+        "text": ("text", "sentence", "content"),
+        "label": ("label", "labels", "output"),
+        "options": ("options", "category", "categories"),
+    }
+    options: ClassificationOptions
+
+    @property
+    def headline(self) -> str:  # type: ignore[override]
+        return "micro_f1" if self.options.multi_label else "accuracy"
+
+    @classmethod
+    def resolve(cls, options: ClassificationOptions, rows: Sequence[Row]) -> ClassificationOptions:
+        options = super().resolve(options, rows)
+        if options.options is None:
+            own = options.labels is None and bool(rows) and isinstance(cls.field(rows[0], "options"), list | tuple)
+            options = options.model_copy(update={"options": "row" if own else "fixed"})
+        if options.options == "row" and options.labels:
+            raise ConfigError("key `task.labels` is set, but task.options=row takes each row's own; remove one of them")
+        if options.options == "fixed" and options.labels is None:
+            options = options.model_copy(update={"labels": cls._labels_in(rows, options.multi_label)})
+        unknown = [label for label in options.label_descriptions if label not in (options.labels or [])]
+        if unknown and options.options == "fixed":
+            hint = nearest(unknown[0], options.labels or [])
+            raise ConfigError(
+                f"key `task.label_descriptions` describes {unknown[0]!r}, which is no label"
+                + (f"; did you mean {hint!r}?" if hint else f"; labels: {', '.join(options.labels or [])}")
+            )
+        return options
+
+    @classmethod
+    def _labels_in(cls, rows: Sequence[Row], many: bool) -> list[str]:
+        found: set[str] = set()
+        for row in rows:
+            found.update(cls._labels_of(row, many))
+            if len(found) > MOST_CLASSES:
+                raise DataError(
+                    f"{row.place}: more than {MOST_CLASSES} different labels up to here; "
+                    "is data.columns.label right? (task.labels accepts a longer list)"
+                )
+        if not found:
+            raise DataError("no training row has a label; set data.columns.label to the column that holds it")
+        return sorted(found)
+
+    @classmethod
+    def _labels_of(cls, row: Row, many: bool) -> tuple[str, ...]:
+        value = cls.field(row, "label")
+        if value is None:
+            raise DataError(f"{row.place}: no label; wanted a field 'label' (or set data.columns.label)")
+        values = value if isinstance(value, list | tuple) else value.split(";") if many and isinstance(value, str) else [value]
+        labels = tuple(_as_label(item, row) for item in values if not (many and item == ""))
+        if not many and len(labels) != 1:
+            raise DataError(f"{row.place}: {len(labels)} labels; wanted one (or set task.multi_label=true)")
+        return labels
+
+    def example(self, row: Row, labelled: bool = True) -> ClassificationExample:
+        text = self.text_of(row)
+        allowed = self._allowed(row)
+        if not labelled and self.field(row, "label") is None:
+            return ClassificationExample(row, text, None, allowed)
+        labels = self._labels_of(row, self.options.multi_label)
+        for label in labels:
+            if label not in allowed:
+                hint = nearest(label, allowed)
+                raise DataError(
+                    f"{row.place}: label {label!r} is outside the "
+                    + ("row's options" if self.options.options == "row" else "label set")
+                    + (f"; did you mean {hint!r}?" if hint else f" ({', '.join(allowed[:20])})")
+                )
+        ordered = tuple(label for label in allowed if label in labels)
+        return ClassificationExample(row, text, ordered if self.options.multi_label else labels[0], allowed)
+
+    def _allowed(self, row: Row) -> tuple[str, ...]:
+        if self.options.options == "fixed":
+            return tuple(self.options.labels or ())
+        value = self.field(row, "options")
+        if isinstance(value, str):
+            value = [part for part in value.split(";") if part.strip()]
+        if not isinstance(value, list | tuple) or not value:
+            raise DataError(f"{row.place}: no options; wanted a list 'options' or 'category' (or set task.options=fixed)")
+        # Repeated options would split one label's probability over two.
+        return tuple(dict.fromkeys(_as_label(item, row) for item in value))
+
+    def prompt(self, example: Example) -> tuple[Message, ...]:
+        assert isinstance(example, ClassificationExample)
+        language = self.options.language or "zh"
+        heading, own_heading, text_heading = HEADINGS[language]
+        system = self.options.instruction or INSTRUCTIONS[language, self.options.multi_label]
+        if self.options.options == "fixed":
+            system += f"\n{heading}\n" + "\n".join(map(self._described, self.options.labels or ()))
+            own = ""
+        else:
+            own = own_heading + ("、" if language == "zh" else ", ").join(example.options) + "\n"
+        user = Message("user", (TextPart(own + text_heading), TextPart(example.text, shrinkable=True)))
+        return Message.of("system", system), user
+
+    def _described(self, label: str) -> str:
+        description = self.options.label_descriptions.get(label)
+        return f"{label}：{description}" if description else label
+
+    def target(self, answer: Any) -> str:
+        if not self.options.multi_label:
+            return str(answer)
+        return "\n".join(answer) or self._nothing
+
+    @property
+    def _nothing(self) -> str:
+        return NOTHING[self.options.language or "zh"]
+
+    def parse(self, text: str, example: Example) -> str | tuple[str, ...] | None:
+        assert isinstance(example, ClassificationExample)
+        if not self.options.multi_label:
+            return text if text in example.options else None
+        lines = [] if text == self._nothing and text not in example.options else text.split("\n")
+        if any(line not in example.options for line in lines):
+            return None
+        return tuple(label for label in example.options if label in lines)
+
+    def constraint(self, example: Example, normalize: Callable[[str], str]) -> Constraint:
+        assert isinstance(example, ClassificationExample)
+        many = self.options.multi_label
+        return Choice(example.options, many=many, nothing=self._nothing if many else "")
+
+    def record(self, answer: Any) -> Any:
+        return list(answer) if isinstance(answer, tuple) else answer
+
+    def stratum(self, example: Example) -> str:
+        return ";".join(example.answer) if isinstance(example.answer, tuple) else str(example.answer)
+
+    def measure(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example], *, bootstrap: int, seed: int
+    ) -> dict[str, Any]:
+        answers = [p.answer for p in predictions]
+        references = [e.answer for e in examples]
+        labels = self.options.labels
+        if self.options.multi_label:
+            return measure_multi(answers, references, labels, bootstrap=bootstrap, seed=seed)
+        chances = [p.probability for p in predictions]
+        known = None if any(chance is None for chance in chances) else chances
+        return measure_single(answers, references, labels, known, bootstrap=bootstrap, seed=seed)
+
+
+def _as_label(value: Any, row: Row) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise DataError(f"{row.place}: label {value!r:.60} is {type(value).__name__}; wanted a string")
+    label = str(value).strip()
+    if not label or "\n" in label:
+        raise DataError(f"{row.place}: label {value!r:.60} is empty or has a line break; wanted one line of text")
+    return label
+
+
+TASK = Classification

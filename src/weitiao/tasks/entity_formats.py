@@ -1,0 +1,119 @@
+"""How entities are written as an answer. A format is one class: what it writes, reads and admits stay together.
+
+    lines   one entity a line, `text⇥type`; tab, line breaks and backslash inside a text are escaped
+    json    one array: [{"text":"南京","type":"地点"}]
+
+An answer without entities is the word `nothing` in `lines` and `[]` in `json`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Protocol
+
+Pair = tuple[str, str]
+"""An entity's text and its type."""
+
+_ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_UNESCAPES = {written: char for char, written in _ESCAPES.items()}
+
+
+class EntityFormat(Protocol):
+    def write(self, pairs: Sequence[Pair], nothing: str) -> str: ...
+
+    def read(self, text: str, nothing: str) -> list[Pair] | None:
+        """The pairs of a complete answer; None when it is malformed."""
+
+    def complete_part(self, text: str) -> str:
+        """The longest complete answer that a cut-off text begins with; empty when there is none."""
+
+    def lark(self, pieces: Sequence[str], types: Sequence[str], nothing: str) -> str:
+        """Grammar (llguidance's Lark) of all answers whose texts are made of consecutive `pieces` of the source."""
+
+
+class Lines:
+    def write(self, pairs: Sequence[Pair], nothing: str) -> str:
+        return "\n".join(f"{_escape(text)}\t{kind}" for text, kind in pairs) or nothing
+
+    def read(self, text: str, nothing: str) -> list[Pair] | None:
+        if text == nothing:
+            return []
+        pairs = []
+        for line in text.split("\n"):
+            written, tab, kind = line.partition("\t")
+            if not written or not tab or not kind:
+                return None
+            pairs.append((_unescape(written), kind))
+        return pairs
+
+    def complete_part(self, text: str) -> str:
+        return text.rpartition("\n")[0]
+
+    def lark(self, pieces: Sequence[str], types: Sequence[str], nothing: str) -> str:
+        escaped = ["".join(map(_escape, piece)) for piece in pieces]
+        return "\n".join(
+            [
+                f'start: {_literal(nothing)} | line ("\\n" line)*',
+                'line: TEXT "\\t" TYPE',
+                *_terminals(escaped, types),
+            ]
+        )
+
+
+class Json:
+    def write(self, pairs: Sequence[Pair], nothing: str) -> str:
+        rows = [{"text": text, "type": kind} for text, kind in pairs]
+        return json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+
+    def read(self, text: str, nothing: str) -> list[Pair] | None:
+        try:
+            rows = json.loads(text)
+            pairs = [(row["text"], row["type"]) for row in rows]
+        except (ValueError, TypeError, KeyError):
+            return None
+        return pairs if all(isinstance(part, str) and part for pair in pairs for part in pair) else None
+
+    def complete_part(self, text: str) -> str:
+        cut = text.rfind('"}')
+        return text[: cut + 2] + "]" if cut >= 0 else ""
+
+    def lark(self, pieces: Sequence[str], types: Sequence[str], nothing: str) -> str:
+        escaped = [json.dumps(piece, ensure_ascii=False)[1:-1] for piece in pieces]
+        kinds = [json.dumps(kind, ensure_ascii=False)[1:-1] for kind in types]
+        return "\n".join(
+            [
+                'start: "[]" | "[" entity ("," entity)* "]"',
+                'entity: "{\\"text\\":\\"" TEXT "\\",\\"type\\":\\"" TYPE "\\"}"',
+                *_terminals(escaped, kinds),
+            ]
+        )
+
+
+FORMATS: dict[str, EntityFormat] = {"lines": Lines(), "json": Json()}
+
+
+def _terminals(pieces: Sequence[str], types: Sequence[str]) -> list[str]:
+    # A substring may be empty in llguidance; an entity may not.
+    return [
+        "TEXT: /(?s:.)+/ & SOURCE",
+        "SOURCE: %regex " + json.dumps({"substring_chunks": list(pieces)}),
+        "TYPE: " + " | ".join(map(_literal, types)),
+    ]
+
+
+def _literal(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _escape(text: str) -> str:
+    return "".join(_ESCAPES.get(char, char) for char in text)
+
+
+def _unescape(text: str) -> str:
+    out, at = [], 0
+    while at < len(text):
+        pair = text[at : at + 2]
+        out.append(_UNESCAPES.get(pair, text[at]))
+        at += 2 if pair in _UNESCAPES else 1
+    return "".join(out)

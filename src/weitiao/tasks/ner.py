@@ -1,0 +1,247 @@
+"""Named-entity recognition: the spans of a text that name something, each with its type.
+
+A row is `{"text": …, "entities": [{"start": 0, "end": 2, "type": "地点", "text": "南京"}]}`; offsets are code points,
+end-exclusive. The tutorial's `start_idx, end_idx, entity_text, entity_label` are read too, and entities without
+offsets are looked up from left to right. Mentions may repeat and nest.
+
+    system   instruction · the types, with their descriptions
+    user     the text (shrinkable)
+    answer   the mentions in reading order, as `entity_formats` writes them
+
+The model writes no offsets: a small model cannot count. They are found again by a search from left to right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from weitiao.config import nearest
+from weitiao.errors import DataError
+from weitiao.metrics.entities import Entity, measure_entities
+from weitiao.tasks.base import Example, Task, TaskOptions
+from weitiao.tasks.entity_formats import FORMATS, Pair
+from weitiao.tasks.spans import Source, chunks
+from weitiao.types import Constraint, Grammar, Message, Prediction, Row, TextPart
+
+INSTRUCTIONS = {
+    ("zh", "lines"): "找出文本中的实体，按出现顺序输出，每行一个：实体原文，制表符，类型。没有实体时输出“无”。",
+    ("zh", "json"): '找出文本中的实体，按出现顺序输出 JSON 数组：[{"text":"实体原文","type":"类型"}]。没有实体时输出 []。',
+    ("en", "lines"): "Find the entities in the text. Write one a line in reading order: the exact text, a tab, the type. "
+    "Write “none” if there is none.",
+    ("en", "json"): "Find the entities in the text. Write them in reading order as a JSON array: "
+    '[{"text":"exact text","type":"type"}]. Write [] if there is none.',
+}
+HEADINGS = {"zh": ("类型：", "文本："), "en": ("Types:", "Text: ")}
+NOTHING = {"zh": "无", "en": "none"}
+KEYS: Mapping[str, tuple[str, ...]] = {
+    "start": ("start", "start_idx"),
+    "end": ("end", "end_idx"),
+    "type": ("type", "label", "entity_label"),
+    "text": ("text", "entity_text"),
+}
+
+
+class NerOptions(TaskOptions):
+    name: Literal["ner"] = "ner"
+    types: list[str] | None = Field(None, min_length=1)
+    """Entity types, in the order of the prompt; by default those of the training rows, sorted."""
+    type_descriptions: dict[str, str] = {}
+    """Type → a few words that say what belongs there, added to the prompt."""
+    other_types: Literal["refuse", "ignore"] = "refuse"
+    """What happens to an entity whose type is not in `types`."""
+    output_format: Literal["lines", "json"] = "lines"
+    """How the answer is written; `lines` takes half the tokens of `json`."""
+
+    @field_validator("types")
+    @classmethod
+    def _clean(cls, types: list[str] | None) -> list[str] | None:
+        for kind in types or ():
+            if not kind.strip() or any(c in kind for c in "\t\n\r"):
+                raise ValueError(f"type {kind!r} is empty or holds a tab or a line break")
+        if types and len(set(types)) < len(types):
+            raise ValueError("a type is listed twice")
+        return types
+
+
+@dataclass(frozen=True)
+class NerExample(Example):
+    answer: tuple[Entity, ...] | None = None
+
+
+class Ner(Task):
+    Options = NerOptions
+    headline = "f1"
+    fields = {"text": ("text", "sentence", "content"), "entities": ("entities", "spans")}  # noqa: RUF012
+    options: NerOptions
+
+    @classmethod
+    def resolve(cls, options: NerOptions, rows: Sequence[Row]) -> NerOptions:
+        options = super().resolve(options, rows)
+        if options.types is None:
+            found = {_get(item, "type", row) for row in rows for item in cls._entities_in(row) or ()}
+            if not found:
+                raise DataError("no training row has an entity; set data.columns.entities, or list task.types")
+            options = NerOptions.model_validate({**options.model_dump(), "types": sorted(found)})
+        for kind in options.type_descriptions:
+            if kind not in (options.types or ()):
+                hint = nearest(kind, options.types or ())
+                raise DataError(f"key `task.type_descriptions` describes {kind!r}, which is no type; nearest: {hint!r}")
+        return options
+
+    @classmethod
+    def _entities_in(cls, row: Row) -> list[Any] | None:
+        value = cls.field(row, "entities")
+        if value is None:
+            return None
+        if not isinstance(value, list | tuple):
+            raise DataError(f"{row.place}: `entities` must be a list, found {type(value).__name__} {value!r:.60}")
+        return list(value)
+
+    def example(self, row: Row, labelled: bool = True) -> NerExample:
+        text = self.text_of(row)
+        items = self._entities_in(row)
+        if items is None:
+            if labelled:
+                raise DataError(f"{row.place}: no entities; wanted a list 'entities' (empty if there is none)")
+            return NerExample(row, text)
+        kept = [item for item in items if self._accepted(_get(item, "type", row), row)]
+        if any(_optional(item, "start") is None for item in kept):
+            return NerExample(row, text, self._looked_up(kept, text, row))
+        entities = {_located(item, text, row) for item in kept}
+        return NerExample(row, text, tuple(sorted(entities, key=_reading_order)))
+
+    def _accepted(self, kind: str, row: Row) -> bool:
+        types = self.options.types or []
+        if kind in types:
+            return True
+        if self.options.other_types == "ignore":
+            return False
+        hint = nearest(kind, types)
+        raise DataError(
+            f"{row.place}: entity type {kind!r} is outside the set ({', '.join(types)})"
+            + (f"; did you mean {hint!r}?" if hint else "; add it to task.types, or set task.other_types=ignore")
+        )
+
+    def _looked_up(self, items: Sequence[Any], text: str, row: Row) -> tuple[Entity, ...]:
+        entities = ground([(_get(item, "text", row), _get(item, "type", row)) for item in items], text)
+        for entity in entities:
+            if entity.start < 0:
+                raise DataError(f"{row.place}: entity {entity.text!r} does not occur (again) in the text")
+        return tuple(sorted(entities, key=_reading_order))
+
+    def prompt(self, example: Example) -> tuple[Message, ...]:
+        language = self.options.language or "zh"
+        types_heading, text_heading = HEADINGS[language]
+        system = self.options.instruction or INSTRUCTIONS[language, self.options.output_format]
+        system += f"\n{types_heading}\n" + "\n".join(map(self._described, self.options.types or ()))
+        user = Message("user", (TextPart(text_heading), TextPart(example.text, shrinkable=True)))
+        return Message.of("system", system), user
+
+    def _described(self, kind: str) -> str:
+        description = self.options.type_descriptions.get(kind)
+        return f"{kind}：{description}" if description else kind
+
+    @property
+    def format(self) -> Any:
+        return FORMATS[self.options.output_format]
+
+    @property
+    def _nothing(self) -> str:
+        return NOTHING[self.options.language or "zh"]
+
+    def target(self, answer: Sequence[Entity]) -> str:
+        return str(self.format.write([(entity.text, entity.type) for entity in answer], self._nothing))
+
+    def parse(self, text: str, example: Example) -> tuple[Entity, ...] | None:
+        pairs = self.format.read(text, self._nothing)
+        if pairs is None or any(kind not in (self.options.types or ()) for _, kind in pairs):
+            return None
+        return ground(pairs, example.text)
+
+    def complete_part(self, text: str) -> str:
+        return str(self.format.complete_part(text) or self.format.write((), self._nothing))
+
+    def constraint(self, example: Example, normalize: Callable[[str], str]) -> Constraint:
+        return Grammar(self.format.lark(chunks(example.text, normalize), self.options.types or (), self._nothing))
+
+    def record(self, answer: Sequence[Entity] | None) -> Any:
+        if answer is None:
+            return None
+        return [{"start": e.start, "end": e.end, "type": e.type, "text": e.text} for e in answer]
+
+    def stratum(self, example: Example) -> str:
+        return "; ".join(sorted({entity.type for entity in example.answer or ()}))
+
+    def measure(
+        self, predictions: Sequence[Prediction], examples: Sequence[Example], *, bootstrap: int, seed: int
+    ) -> dict[str, Any]:
+        answers = [prediction.answer for prediction in predictions]
+        references = [example.answer or () for example in examples]
+        return measure_entities(answers, references, self.options.types or (), bootstrap=bootstrap, seed=seed)
+
+
+def ground(pairs: Sequence[Pair], text: str) -> tuple[Entity, ...]:
+    """Find the pairs in the text from left to right.
+
+    A mention is sought from the start of the one before it, and behind the last mention of the same text; failing
+    that, anywhere behind that last mention; failing that, the same span when the type is another. What is not found
+    at all gets the offsets -1, -1. So ordered pairs come back always, and offsets whenever every earlier mention of
+    the same text is among the pairs and no span has two types while its text occurs again.
+    """
+    source = Source(text)
+    last: dict[str, tuple[int, int]] = {}
+    types: dict[tuple[int, int], set[str]] = {}
+    found: list[Entity] = []
+    before = 0
+    for wanted, kind in pairs:
+        behind = last[wanted][0] + 1 if wanted in last else 0
+        place = source.find(wanted, max(before, behind)) or source.find(wanted, behind)
+        if place is None and wanted in last and kind not in types[last[wanted]]:
+            place = last[wanted]
+        if place is None:
+            found.append(Entity(-1, -1, kind, wanted))
+            continue
+        last[wanted], before = place, place[0]
+        types.setdefault(place, set()).add(kind)
+        found.append(Entity(place[0], place[1], kind, text[place[0] : place[1]]))
+    return tuple(found)
+
+
+def _reading_order(entity: Entity) -> tuple[int, int, str]:
+    return entity.start, -entity.end, entity.type
+
+
+def _optional(item: Any, key: str) -> Any:
+    return next((item[name] for name in KEYS[key] if name in item), None)
+
+
+def _get(item: Any, key: str, row: Row) -> str:
+    value = _optional(item, key) if isinstance(item, Mapping) else None
+    if not isinstance(value, str) or not value:
+        raise DataError(f"{row.place}: entity {item!r:.80} has no `{key}`; wanted start, end, type and text")
+    return value
+
+
+def _located(item: Any, text: str, row: Row) -> Entity:
+    start, end, kind = _optional(item, "start"), _optional(item, "end"), _get(item, "type", row)
+    if any(isinstance(n, bool) or not isinstance(n, int) for n in (start, end)) or not 0 <= start <= end <= len(text):
+        raise DataError(
+            f"{row.place}: entity {item!r:.80} has offsets {start!r}, {end!r}; wanted 0 ≤ start < end ≤ {len(text)}"
+        )
+    told = _optional(item, "text")
+    # Some corpora count the end inclusively; the entity's own text tells.
+    for stop in (end, end + 1) if told is not None else (end,):
+        span = text[start:stop]
+        if span and (told is None or span == told):
+            return Entity(start, stop, kind, span)
+    raise DataError(
+        f"{row.place}: entity text {told!r} disagrees with offsets {start}:{end}, where the text has {text[start:end]!r}; "
+        "offsets are code points, end-exclusive"
+    )
+
+
+TASK = Ner

@@ -1,0 +1,86 @@
+"""Where a text that a model wrote stands in the source. Offsets are code points of the source, end-exclusive.
+
+Models see and write a tokenizer's normal form (NFC for Qwen), sources may be in another. Both sides are compared in
+NFC, and a map leads back: a *cluster* is a stretch of the source that NFC changes on its own.
+"""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Callable, Iterable
+from functools import cache
+
+
+def clusters(text: str) -> list[str]:
+    """`text` cut where normalisation never reaches across: the NFC of the pieces joined is the NFC of the whole."""
+    pieces: list[str] = []
+    for char in text:
+        if pieces and _joins_left(char):
+            pieces[-1] += char
+        else:
+            pieces.append(char)
+    return pieces
+
+
+class Source:
+    """A source text, searched in NFC, answering in its own code points."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.plain = unicodedata.is_normalized("NFC", text)
+        self._nfc = text if self.plain else unicodedata.normalize("NFC", text)
+        self._starts: dict[int, int] = {}
+        if not self.plain:
+            self._starts = _boundaries(clusters(text))
+
+    def find(self, wanted: str, start: int = 0) -> tuple[int, int] | None:
+        """First place of `wanted` at or after code point `start` of the source that begins and ends on whole
+        characters; None when there is none."""
+        needle = unicodedata.normalize("NFC", wanted)
+        at = -1
+        while needle and (at := self._nfc.find(needle, at + 1)) >= 0:
+            begin, end = self._back(at), self._back(at + len(needle))
+            if begin is not None and end is not None and begin >= start:
+                return begin, end
+        return None
+
+    def _back(self, offset: int) -> int | None:
+        return offset if self.plain else self._starts.get(offset)
+
+
+def chunks(text: str, normalize: Callable[[str], str]) -> list[str]:
+    """The pieces of `normalize(text)` that a span may begin and end at."""
+    pieces = [normalize(piece) for piece in clusters(text)]
+    whole = normalize(text)
+    # A normal form that reaches across our clusters is taken character by character.
+    return [piece for piece in pieces if piece] if "".join(pieces) == whole else list(whole)
+
+
+def _boundaries(pieces: Iterable[str]) -> dict[int, int]:
+    """Offset in NFC → offset in the source, at every cluster boundary."""
+    places = {0: 0}
+    ours = theirs = 0
+    for piece in pieces:
+        ours += len(piece)
+        theirs += len(unicodedata.normalize("NFC", piece))
+        places[theirs] = ours
+    return places
+
+
+def _joins_left(char: str) -> bool:
+    return char > "\u02ff" and (unicodedata.combining(char) != 0 or char in _composing())
+
+
+@cache
+def _composing() -> frozenset[str]:
+    """Characters that NFC may merge into the one before although they are no combining marks: Hangul vowels and
+    finals, and the second halves of canonical compositions (Unicode Standard Annex 15, `NFC_QC=Maybe`)."""
+    found = {chr(c) for c in (*range(0x1161, 0x1176), *range(0x11A8, 0x11C3))}
+    for code in range(sys.maxunicode + 1):
+        parts = unicodedata.decomposition(chr(code)).split()
+        if len(parts) == 2 and not parts[0].startswith("<"):
+            second = chr(int(parts[1], 16))
+            if not unicodedata.combining(second):
+                found.add(second)
+    return frozenset(found)

@@ -1,0 +1,78 @@
+"""What a person sees while something runs: notes, and a bar with rate and time left.
+
+On a terminal the bar moves; elsewhere (a log file, a pipe) a line appears now and then instead. All of it goes to
+standard error, so that standard output holds results only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LINE_EVERY = 15.0
+"""Seconds between two lines where there is no terminal."""
+
+
+class Screen:
+    def __init__(self, console: Console | None = None, silent: bool = False) -> None:
+        self.console = console or Console(stderr=True, quiet=silent, highlight=False, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def warn(self, text: str) -> None:
+        self.console.print(f"warning: {text}", style="yellow", markup=False)
+
+    @contextlib.contextmanager
+    def bar(self, title: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[..., None]]:
+        """A function `advance(count, note="")` that moves the bar."""
+        moving = self._moving if self.console.is_terminal else self._lines
+        with moving(title, total, unit, done) as advance:
+            yield advance
+
+    @contextlib.contextmanager
+    def _moving(self, title: str, total: int, unit: str, done: int) -> Iterator[Callable[..., None]]:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.fields[note]}"),
+        )
+        start = time.monotonic()
+        moved = 0
+        with Progress(*columns, console=self.console, transient=False) as progress:
+            task = progress.add_task(title, total=total, completed=done, rate="", note="")
+
+            def advance(count: int = 1, note: str = "") -> None:
+                nonlocal moved
+                moved += count
+                rate = f"{moved / max(time.monotonic() - start, 1e-9):.1f} {unit}/s"
+                fields = {"rate": rate, **({"note": note} if note else {})}
+                progress.update(task, advance=count, **fields)
+
+            yield advance
+
+    @contextlib.contextmanager
+    def _lines(self, title: str, total: int, unit: str, done: int) -> Iterator[Callable[..., None]]:
+        start = shown = time.monotonic()
+        moved = 0
+
+        def advance(count: int = 1, note: str = "") -> None:
+            nonlocal moved, shown
+            moved += count
+            now = time.monotonic()
+            if now - shown >= LINE_EVERY or done + moved == total:
+                shown = now
+                rate = moved / max(now - start, 1e-9)
+                left = (total - done - moved) / rate if rate else 0
+                self.note(f"{title} {done + moved}/{total}  {rate:.1f} {unit}/s  {left:.0f} s left  {note}".rstrip())
+
+        yield advance

@@ -1,0 +1,186 @@
+"""The data sets' parsers on samples of their sources' formats, and (slow) the real files by their hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from weitiao.data import fetch as data_sets
+from weitiao.data.fetch import peoples_daily_ner as ner
+from weitiao.data.fetch import product_reviews as reviews
+from weitiao.errors import DataError
+
+SAMPLE = (
+    "中共中央/nt  总书记/n  、/w  国家/n  主席/n  江/nr  泽民/nr  在/p  安徽省/ns  合肥市/ns  ３/m  ／/w  ４/m  处/q"
+)
+
+
+def parsed(line: str) -> list[list[tuple[str, str]]]:
+    return [tokens for paragraph in ner.paragraphs([line]) for tokens in ner.sentences(paragraph)]
+
+
+def texts(line: str) -> list[str]:
+    return ["".join(word for word, _ in tokens) for tokens in parsed(line)]
+
+
+def test_a_tagged_line_becomes_text_and_entities() -> None:
+    (tokens,) = parsed(SAMPLE)
+    row = ner.sentence(tokens)
+    assert row == {
+        "text": "中共中央总书记、国家主席江泽民在安徽省合肥市３／４处",
+        "entities": [
+            {"start": 0, "end": 4, "type": "组织", "text": "中共中央"},
+            {"start": 12, "end": 15, "type": "人名", "text": "江泽民"},
+            {"start": 16, "end": 19, "type": "地点", "text": "安徽省"},
+            {"start": 19, "end": 22, "type": "地点", "text": "合肥市"},
+        ],
+    }
+
+
+def test_offsets_are_code_points() -> None:
+    (row,) = [ner.sentence(tokens) for tokens in parsed("𠀀𠀁/n  江/nr  泽民/nr  e\u0301/n  北京/ns")]
+    text = str(row["text"])
+    assert [text[e["start"] : e["end"]] for e in row["entities"]] == ["江泽民", "北京"]  # type: ignore[index, attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("好/a  。/w  ”/w  他/r  说/v  ？/w  ！/w  ”/w  完/v", ["好。”", "他说？！”", "完"]),
+        ("“/w  好/a  ！/w  ”/w  ）/w  。/w", ["“好！”）。"]),
+        ("无/v  标点/n", ["无标点"]),
+        ("一/m  ，/w  二/m  ；/w  三/m  。/w", ["一，二；三。"]),
+        ("  ", []),
+    ],
+)
+def test_sentences_end_behind_closing_marks(line: str, expected: list[str]) -> None:
+    assert texts(line) == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("周/nr  恩来/nr  邓/nr  颖超/nr", ["周恩来", "邓颖超"]),
+        ("乔/nr  石/nr  朱/nr  镕基/nr  胡/nr  锦涛/nr", ["乔石", "朱镕基", "胡锦涛"]),
+        ("欧阳/nr  修/nr", ["欧阳修"]),
+        ("陈/nr  方/nr  安生/nr", ["陈方安生"]),
+        ("马克思/nr  恩格斯/nr", ["马克思", "恩格斯"]),
+        ("克林顿/nr  、/w  叶/nr  利钦/nr", ["克林顿", "叶利钦"]),
+        ("江/nr  主席/n", ["江"]),
+    ],
+)
+def test_surname_and_given_name_are_one_person(line: str, expected: list[str]) -> None:
+    (tokens,) = parsed(line)
+    assert [entity["text"] for entity in ner.sentence(tokens)["entities"]] == expected  # type: ignore[attr-defined]
+
+
+def test_a_later_split_has_no_sentence_of_an_earlier_one() -> None:
+    first, second, third = sorted(ner.SPLITS.values())
+    lines = [f"{number}/m" for number in range(third + 3)]
+    lines[second] = lines[first]
+    lines[second + 1] = "新/a  。/w  旧/a  。/w"
+    lines[third] = "旧/a  。/w  又/d  。/w"
+    splits = ner.split(ner.paragraphs(lines))
+    assert len(splits["train"]) == second
+    assert [row["text"] for row in splits["validation"]][:2] == ["新。", "旧。"]
+    assert [row["text"] for row in splits["test"]] == ["又。", str(third + 1), str(third + 2)]
+
+
+def test_reviews_once_and_without_contradictions() -> None:
+    lines = {"好评": ["很好。", "很好！", " 不错呢 ", "一 般 般", "优点:", ""], "差评": ["太差了", "一般般", "太差了"]}
+    assert reviews.distinct(lines) == {"好评": ["不错呢"], "差评": ["太差了"]}
+
+
+def test_reviews_are_split_by_label_at_any_order_of_the_lines() -> None:
+    some = {"好评": [f"好{n}" for n in range(200)], "差评": [f"差{n}" for n in range(50)]}
+    splits = reviews.split(some)
+    counts = {name: Counter(label for _, label in rows) for name, rows in splits.items()}
+    assert counts == {
+        "train": {"好评": 160, "差评": 40},
+        "validation": {"好评": 20, "差评": 5},
+        "test": {"好评": 20, "差评": 5},
+    }
+    assert len({text for rows in splits.values() for text, _ in rows}) == 250
+    assert reviews.split({label: texts[::-1] for label, texts in reversed(some.items())}) == splits
+    assert reviews.split(some, seed=1) != splits
+
+
+class Source(ModuleType):
+    """A data set of one file."""
+
+    NOTICE = "made up\n"
+    content = "一\n"
+
+    def build(self, root: Path) -> dict[str, str]:
+        return {"train.jsonl": self.content}
+
+
+@pytest.fixture
+def source(monkeypatch: pytest.MonkeyPatch) -> Source:
+    made_up = Source("made_up")
+    monkeypatch.setattr(data_sets, "names", lambda: ["made-up"])
+    monkeypatch.setattr(data_sets.importlib, "import_module", lambda name: made_up)
+    return made_up
+
+
+def test_files_are_written_kept_refused_and_overwritten(source: Source, tmp_path: Path) -> None:
+    dest = tmp_path / "data"
+    paths = data_sets.fetch("made_up", dest)
+    assert paths == [dest / "train.jsonl", dest / "NOTICE.txt"]
+    assert paths[0].read_bytes() == "一\n".encode()
+    before = paths[0].stat().st_mtime_ns
+    assert data_sets.fetch("made-up", dest) == paths
+    assert paths[0].stat().st_mtime_ns == before
+    source.content = "二\n"
+    (dest / "NOTICE.txt").unlink()
+    with pytest.raises(DataError, match=r"train\.jsonl: there already, with other content"):
+        data_sets.fetch("made-up", dest)
+    assert [path.name for path in dest.iterdir()] == ["train.jsonl"]
+    assert data_sets.fetch("made-up", dest, overwrite=True) == paths
+    assert paths[0].read_text("utf-8") == "二\n"
+
+
+def test_names_and_unknown_names(tmp_path: Path) -> None:
+    assert data_sets.names() == ["peoples-daily-ner", "product-reviews"]
+    with pytest.raises(DataError, match="did you mean 'product-reviews'"):
+        data_sets.fetch("product-review", tmp_path)
+    with pytest.raises(DataError, match="choose peoples-daily-ner, product-reviews"):
+        data_sets.fetch("xyz", tmp_path)
+
+
+FILES = {
+    "peoples-daily-ner": {
+        "train.jsonl": (36_918, "d945c037b9135b5b6d3d56471388ef29765ba0c0d186456ab5ff122e6b1d23fa"),
+        "validation.jsonl": (3_575, "f6c3faa323cd40cad57eb690c92557cc54c2193e8cd955c95b1542c67e30f960"),
+        "test.jsonl": (3_874, "d98bfbb80f20a7d2219c6394b75a74dddeed227d9395330c65806edc5c6bb57a"),
+    },
+    "product-reviews": {
+        "train.jsonl": (13_838, "be9573a27d44a60d4d5297a9019429def264aab81ce87763429576623f9e4bb5"),
+        "validation.jsonl": (1_729, "88e2f5d1ed564c8a84f471ce40987e6c1be682496191fae3b86ef327a655b96f"),
+        "test.jsonl": (1_730, "b07e5778bde369b36585cbdddee7b51aa1596080005c5391f850ad82c0c84b21"),
+    },
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", data_sets.names())
+def test_the_real_data(name: str, tmp_path: Path) -> None:
+    paths = data_sets.fetch(name, tmp_path / "data", str(tmp_path / "cache"))
+    assert paths[-1].read_text("utf-8") == (tmp_path / "data" / "NOTICE.txt").read_text("utf-8")
+    found = {path.name: path.read_bytes() for path in paths[:-1]}
+    rows = {file: [json.loads(line) for line in content.decode().splitlines()] for file, content in found.items()}
+    assert {file: (len(rows[file]), hashlib.sha256(content).hexdigest()) for file, content in found.items()} == FILES[
+        name
+    ]
+    later: set[str] = set()
+    for file in ("test.jsonl", "validation.jsonl", "train.jsonl"):
+        here = {row["text"] for row in rows[file]}
+        assert not here & later
+        later |= here
+        for row in rows[file]:
+            assert all(row["text"][e["start"] : e["end"]] == e["text"] for e in row.get("entities", []))

@@ -1,0 +1,208 @@
+"""What a user can do to a file ends in one line that says where, what and what to do."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from weitiao.config import DataSection
+from weitiao.data.formats import formats
+from weitiao.data.source import iter_rows, read_rows
+from weitiao.errors import DataError
+
+CHINESE = "这个手机的续航让人满意，屏幕也很好。"
+LINE = b'{"text": "a", "label": "x"}\n'
+GOOD = b'{"text": "\xe5\xa5\xbd"}\n'
+
+
+def section(encoding: str = "utf-8") -> DataSection:
+    return DataSection(train="unused", encoding=encoding)
+
+
+def error_of(path: Path, encoding: str = "utf-8") -> str:
+    with pytest.raises(DataError) as caught:
+        read_rows(path, section(encoding))
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(str(path)), message
+    return message.removeprefix(str(path))
+
+
+BROKEN = [
+    (
+        "a.jsonl",
+        LINE * 2 + b'{"text" "a"}\n',
+        r":3: broken JSON at column 9, near '\{\"text\" \"a\"\}' \(Expecting ':'",
+    ),
+    ("a.jsonl", b"\n" + LINE + b'{"text": "a"', r":3: broken JSON at column 13"),
+    ("a.jsonl", b'{"text": "a"} {"text": "b"}\n', r":1: broken JSON at column 15, .*Extra data"),
+    ("a.jsonl", LINE + b'["a", "x"]\n', r":2: wanted a JSON object, found list .*extension \.json"),
+    ("a.jsonl", b'[\n{"text": "a"}\n]', r":1: broken JSON at column 2.*extension \.json"),
+    ("a.jsonl", LINE + b"42\n", r":2: wanted a JSON object, found int 42"),
+    ("a.jsonl", b'{"text": "a", "text": "b"}\n', r":1: .*key 'text' is there twice"),
+    ("a.jsonl", b'{"text": "\\ud83d"}\n', r":1: a string holds half of a surrogate pair"),
+    ("a.jsonl", b'{"n": ' + b"9" * 5000 + b"}\n", r":1: JSON cannot be used"),
+    ("a.jsonl", b'{"n": ' + b"[" * 100_000 + b"\n", r":1: JSON is nested too deeply"),
+    ("a.jsonl", LINE + b'{"text": "a\x00b"}\n', r":2: holds a NUL character"),
+    ("a.jsonl", LINE * 3 + b'{"text": "\xff"}\n', r":4: byte 95 \(0xff\) is not valid UTF-8; save the file as UTF-8"),
+    ("a.jsonl", GOOD + b'{"text": "\xe5\xa5', r":2: byte 27 \(0xe5\) is not valid UTF-8"),
+    ("a.jsonl", '{"text": "élan, café"}'.encode("latin-1"), r":1: byte 11 \(0xe9\) is not valid UTF-8; save"),
+    ("a.jsonl", (GOOD.decode() + CHINESE * 9).encode()[:-1], r":2: .* is not valid UTF-8; save"),
+    (
+        "a.csv",
+        f"text,label\na,b\n{CHINESE},好评\n".encode("gb18030"),
+        r":3: byte 16 .*gb18030: set data\.encoding=gb18030",
+    ),
+    (
+        "a.jsonl",
+        LINE.decode().encode("utf-16"),
+        r":1: begins with the byte-order mark of UTF-16.*data\.encoding=utf-16$",
+    ),
+    ("a.jsonl", LINE.decode().encode("utf-32"), r":1: begins with the byte-order mark of UTF-32"),
+    ("a.jsonl", LINE.decode().encode("utf-16-le"), r":1: holds a NUL character.*data\.encoding=utf-16-le"),
+    ("a.jsonl", b"", r": is empty; wanted"),
+    ("a.jsonl", b"\n \n", r": holds no rows"),
+    ("a.jsonl", codecs.BOM_UTF8, r": holds no rows"),
+    ("a.json", b"[]", r": holds no rows"),
+    ("a.json", b"  ", r": holds no rows"),
+    ("a.json", b'[\n{"text": "a"},\n{"text": b}]', r":3: broken JSON at column 10, near"),
+    (
+        "a.json",
+        b'[\n{"text": "a"}',
+        r":2: wanted `,` or `\]` after an object of the array, found 'the end of the file'",
+    ),
+    ("a.json", b'[{"text": "a"}\n{"text": "b"}]', r":2: wanted `,` or `\]`.*found '\{\"text\""),
+    ("a.json", b'[{"text": "a"},\n]', r":2: broken JSON at column 1"),
+    ("a.json", b'[{"text": "a"}]\n[]', r":2: wanted nothing after the array's end"),
+    ("a.json", b'[{"text": "a"},\n"b"]', r":2: wanted a JSON object, found str 'b'"),
+    ("a.json", b'"text"', r":1: wanted a JSON object, found str"),
+    ("a.json", b'[{"text": "a"},\n{"text": "\x00"}]', r":2: holds a NUL character"),
+    ("a.json", b"[" * 100_000, r":1: JSON is nested too deeply"),
+    ("a.csv", b"\n\n", r": holds no rows"),
+    ("a.csv", b"text,label\n", r": holds no rows"),
+    ("a.csv", b",\na,b\n", r":1: no header"),
+    ("a.csv", b"text,,label\na,b,c\n", r":1: the header has no name for column 2"),
+    ("a.csv", b"text,label,text\na,b,c\n", r":1: column 'text' is in the header twice"),
+    ("a.csv", b"text;label\na;b\n", r":1: the header is one column 'text;label'; wanted commas"),
+    ("a.csv", b"text,label\na,b\nc,d,e\n", r":3: 3 cells, but the header has 2"),
+    ("a.tsv", b"text\tlabel\n\na\n", r":3: 1 cells, but the header has 2"),
+    ("a.csv", b'text,label\na,b\n"open,\nc,d\n', r":3: quotes do not match in the row that starts here"),
+    ("a.csv", b'text,label\n"a"b,c\n', r":2: quotes do not match"),
+    ("a.csv", b"text,label\na,b\nc,\x00\n", r":3: holds a NUL character"),
+    ("a.parquet", b"PAR1 no", r": is damaged or no Parquet file"),
+    ("a.xlsx", b"PK no", r": is damaged, has a password or is no \.xlsx"),
+    ("a.txt", b"x", r": extension '\.txt' is not known; wanted \.csv, \.json, \.jsonl, "),
+    ("rows", b"x", r": has no extension; wanted \.csv"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "wanted"), BROKEN, ids=[case[2][:40] for case in BROKEN])
+def test_broken_files_are_explained(tmp_path: Path, name: str, content: bytes, wanted: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    message = error_of(tmp_path / name)
+    assert re.match(wanted, message), message
+
+
+def test_missing_file_names_the_nearest(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_bytes(LINE)
+    (tmp_path / "other.csv").write_bytes(LINE)
+    assert error_of(tmp_path / "trian.jsonl").endswith(f"no such file; did you mean {str(tmp_path / 'train.jsonl')!r}?")
+    assert error_of(tmp_path / "zzz").endswith(": no such file; check the path")
+    assert "nor a folder" in error_of(tmp_path / "nowhere" / "train.jsonl")
+
+
+def test_folder_and_impossible_names_are_explained(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes(b"text\na\n")
+    assert error_of(tmp_path).endswith(": is a folder; name a file in it (rows.csv)")
+    assert "cannot be read" in error_of(tmp_path / ("长" * 300 + ".csv"))
+
+
+@pytest.mark.parametrize("encoding", ["nonsense", "hex", "", "utf-8\0", "undefined"])
+def test_unknown_encoding_is_explained(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.jsonl").write_bytes(LINE)
+    assert "is no known text encoding" in error_of(tmp_path / "a.jsonl", encoding)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "gb18030", "gbk"])
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json", "a.csv"])
+def test_encodings_are_read_with_and_without_a_mark(tmp_path: Path, encoding: str, name: str) -> None:
+    content = f"text\n{CHINESE}\n" if name == "a.csv" else f'{{"text": "{CHINESE}"}}'
+    (tmp_path / name).write_bytes(content.encode(encoding))
+    assert read_rows(tmp_path / name, section(encoding))[0].fields == {"text": CHINESE}
+
+
+@pytest.mark.parametrize(("mark", "encoding"), [(codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le")])
+def test_mark_is_skipped(tmp_path: Path, mark: bytes, encoding: str) -> None:
+    (tmp_path / "a.csv").write_bytes(mark + f"text,label\n{CHINESE},x\n".encode(encoding))
+    assert dict(read_rows(tmp_path / "a.csv", section(encoding))[0].fields) == {"text": CHINESE, "label": "x"}
+
+
+def test_other_encodings_than_utf8_are_strict_and_hint_at_utf8(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(LINE + '{"text": "€ 好"}\n'.encode())
+    assert re.match(r":2: byte \d+ .*is not valid ASCII; the file reads as utf-8", error_of(path, "ascii"))
+    path.write_bytes(codecs.BOM_UTF8 + LINE)
+    assert "set data.encoding=utf-8" in error_of(path, "gb18030")
+    path.write_bytes(LINE)
+    assert "has no byte-order mark of UTF-16" in error_of(path, "utf-16")
+
+
+@settings(max_examples=60, deadline=None)
+@given(before=st.lists(st.sampled_from(["\n", "\r\n", "好", "a\n", "上" * 70_000]), max_size=6))
+def test_position_of_a_bad_byte_is_exact(before: list[str], tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.getbasetemp() / "bytes.csv"
+    good = "".join(before)
+    path.write_bytes(good.encode() + b"\xff\n" + b"a\n" * 100)
+    line, byte = good.count("\n") + 1, len(good.encode()) + 1
+    assert error_of(path).startswith(f":{line}: byte {byte} (0xff)")
+
+
+def test_utf16_position_counts_characters_not_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    # U+4E0A holds the byte of a line feed; a lone surrogate is no UTF-16.
+    path.write_bytes('{"text": "上上上"}\n'.encode("utf-16") + "a".encode("utf-16-le") + b"\x00\xdc\x00\x00")
+    assert error_of(path, "utf-16").startswith(":2: byte 37 ")
+
+
+def test_rows_say_their_place_and_columns(tmp_path: Path) -> None:
+    (tmp_path / "a.JSONL").write_bytes(LINE + b"\n" + LINE)
+    data = DataSection(train="unused", columns={"text": "内容"})
+    rows = read_rows(str(tmp_path / "a.JSONL"), data)
+    assert [row.place for row in rows] == [f"{tmp_path / 'a.JSONL'}:{line}" for line in (1, 3)]
+    assert rows[0].columns == {"text": "内容"}
+
+
+def test_rows_before_a_broken_one_are_given(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(LINE + b"broken\n")
+    rows = iter_rows(tmp_path / "a.jsonl", section())
+    assert next(rows).line == 1
+    with pytest.raises(DataError, match=r":2: broken JSON at column 1"):
+        next(rows)
+
+
+@pytest.mark.parametrize("extension", sorted(formats()))
+@settings(max_examples=60, deadline=None)
+@given(
+    content=st.binary(min_size=1, max_size=200)
+    | st.text('[]{}:,"\\ue\n\r\t 0a好', min_size=1).map(str.encode)
+    | st.lists(st.sampled_from([LINE, GOOD, b'"', b",", b"[", b"]", b"\xff", b"\x00", b"text,label\n"])).map(b"".join),
+    encoding=st.sampled_from(["utf-8", "gb18030", "utf-16", "latin-1", "utf-7", "idna"]),
+)
+@example(content=b"\xff\xfe", encoding="utf-8")
+def test_no_content_causes_another_error(
+    extension: str, content: bytes, encoding: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"any{extension}"
+    path.write_bytes(content)
+    try:
+        assert read_rows(path, section(encoding))
+        message = str(path)
+    except DataError as error:
+        message = str(error)
+    assert message.startswith(str(path))
+    assert "\n" not in message
