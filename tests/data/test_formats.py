@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import tracemalloc
+import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -164,6 +165,14 @@ def test_excel_skips_empty_rows_and_keeps_the_sheet_numbers(tmp_path: Path) -> N
     assert read(tmp_path / "a.xlsx") == [(3, {"text": "a", "label": 1}), (4, {"text": "b", "label": None})]
 
 
+def test_excel_sheet_with_a_wrong_size_is_read_whole(tmp_path: Path) -> None:
+    write_excel(tmp_path / "a.xlsx", rows := [{"text": "a", "label": "x"}, {"text": "b", "label": "y"}])
+    with zipfile.ZipFile(tmp_path / "a.xlsx") as book, zipfile.ZipFile(tmp_path / "b.xlsx", "w") as changed:
+        for name in book.namelist():
+            changed.writestr(name, book.read(name).replace(b'<dimension ref="A1:B3"', b'<dimension ref="A1:A1"'))
+    assert [fields for _, fields in read(tmp_path / "b.xlsx")] == rows
+
+
 def test_excel_cell_beside_the_header_is_refused(tmp_path: Path) -> None:
     write_excel(tmp_path / "a.xlsx", [{"text": "a"}, {"text": "b", "more": "c"}])
     with pytest.raises(DataError, match=r"a\.xlsx:3: 'c' stands in column 2, but the header has 1"):
@@ -179,6 +188,13 @@ def test_parquet_keeps_nested_values_and_numbers_records(tmp_path: Path) -> None
 def test_parquet_with_a_column_twice_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet: column 'text' is there twice"):
+        read(tmp_path / "a.parquet")
+
+
+def test_parquet_string_that_is_not_utf8_is_a_data_error(tmp_path: Path) -> None:
+    text = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"]).buffers())
+    pq.write_table(pa.table({"text": text}), tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: is damaged or no Parquet file \('utf-8' codec"):
         read(tmp_path / "a.parquet")
 
 
@@ -198,8 +214,6 @@ def test_damage_inside_a_binary_file_is_a_data_error(tmp_path: Path) -> None:
 
 
 def test_zip_that_is_no_workbook_is_a_data_error(tmp_path: Path) -> None:
-    import zipfile
-
     with zipfile.ZipFile(buffer := io.BytesIO(), "w") as archive:
         archive.writestr("readme.txt", "x")
     with pytest.raises(DataError, match=r"is no \.xlsx workbook"):

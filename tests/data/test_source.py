@@ -51,7 +51,7 @@ BROKEN = [
     ("a.jsonl", LINE + b'{"text": "a\x00b"}\n', r":2: holds a NUL character"),
     ("a.jsonl", LINE * 3 + b'{"text": "\xff"}\n', r":4: byte 95 \(0xff\) is not valid UTF-8; save the file as UTF-8"),
     ("a.jsonl", GOOD + b'{"text": "\xe5\xa5', r":2: byte 27 \(0xe5\) is not valid UTF-8"),
-    ("a.jsonl", '{"text": "élan, café"}'.encode("latin-1"), r":1: byte 11 \(0xe9\) is not valid UTF-8; save"),
+    ("a.jsonl", '{"text": "élan, Müller"}'.encode("latin-1"), r":1: byte 11 \(0xe9\) is not valid UTF-8; save"),
     ("a.jsonl", (GOOD.decode() + CHINESE * 9).encode()[:-1], r":2: .* is not valid UTF-8; save"),
     (
         "a.csv",

@@ -97,10 +97,10 @@ def test_confusion_only_of_few_labels():
 def test_calibration_by_hand():
     # Bins of 1/15, closed on the right: 0.95 and 1.0 share the last one, 0.92 is in the one below, 0.6 closes the
     # ninth and 0.61 is in the tenth.
-    predicted, chances = ["a", "b", "b", "a", "b"], [0.95, 1.0, 0.6, 0.61, 0.92]
+    predicted, chances = ["a", "b", "b", "a", "a"], [0.95, 1.0, 0.6, 0.61, 0.92]
     found = single(predicted, ["a"] * 5, ["a", "b"], chances)
-    assert found["ece"] == pytest.approx((abs(1 - 1.95) + 0.6 + (1 - 0.61) + 0.92) / 5)
-    logs = math.log(0.95) + math.log(1e-12) + math.log(0.4) + math.log(0.61) + math.log(0.08)
+    assert found["ece"] == pytest.approx((abs(1 - 1.95) + 0.6 + (1 - 0.61) + (1 - 0.92)) / 5)
+    logs = math.log(0.95) + math.log(1e-12) + math.log(0.4) + math.log(0.61) + math.log(0.92)
     assert found["nll"] == pytest.approx(-logs / 5, rel=1e-4)
 
 

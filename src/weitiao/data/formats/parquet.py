@@ -25,9 +25,8 @@ def read(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, Any]]]:
                     number += 1
                     yield number, fields
     except (pa.ArrowException, OSError, ValueError) as error:
-        place = f"{path}:{number + 1}" if number else str(path)
         reason = " ".join(str(error).split())[:120]
-        raise DataError(f"{place}: is damaged or no Parquet file ({reason}); write it again") from None
+        raise DataError(f"{path}: is damaged or no Parquet file ({reason}); write it again") from None
 
 
 def _refuse_repeated(names: list[str], path: Path) -> None:
