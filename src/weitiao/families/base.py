@@ -73,3 +73,8 @@ def model_config(folder: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ModelError(f"{path}: wanted a JSON object")
     return values
+
+
+def context_length(folder: Path) -> int:
+    """Tokens that the model in `folder` can take."""
+    return int(model_config(folder).get("max_position_embeddings") or 1 << 20)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from weitiao.errors import ModelError
 from weitiao.hub.cache import cache_root
-from weitiao.model.quiet import quiet
 from weitiao.run_folder import whole_folder
 
 MAGIC = b"GGUF"
@@ -33,6 +32,8 @@ def converted(path: Path, cache_dir: str | None) -> Path:
 def _convert(path: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    from weitiao.model.quiet import quiet
 
     with quiet():
         try:

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from weitiao.config import ModelSection
 from weitiao.errors import ConfigError, ModelError
 from weitiao.families.base import model_config
-from weitiao.hub.cache import find_model
-from weitiao.model.gguf import converted
 from weitiao.model.quiet import quiet
-
-SAMPLE = 4096
-"""Bytes of each tensor that enter the fingerprint."""
-
-
-def model_folder(section: ModelSection) -> Path:
-    """Folder with the base model's files; a GGUF file is converted first (once, into the cache)."""
-    path = find_model(section.name, section.cache_dir)
-    return converted(path, section.cache_dir) if path.suffix == ".gguf" else path
-
 
 def choose_device(wanted: str) -> torch.device:
     """The device for `model.device`; ConfigError when it is not there."""
@@ -58,36 +41,3 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from None
     return model.to(device).requires_grad_(False).eval()
-
-
-def fingerprint(folder: Path) -> str:
-    """Names the weights of a folder: SHA-256 over each tensor's name, type, shape and first 4 KiB.
-
-    Reads a few MiB of any model; another training changes every tensor, so it is told apart.
-    """
-    digest = hashlib.sha256()
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(f"{folder}: no .safetensors file; wanted a model folder with its weights")
-    tensors: dict[str, tuple[str, list[int], bytes]] = {}
-    for path in files:
-        tensors.update(_tensors(path))
-    for name in sorted(tensors):
-        kind, shape, sample = tensors[name]
-        digest.update(f"{name} {kind} {shape}".encode() + sample)
-    return digest.hexdigest()
-
-
-def _tensors(path: Path) -> Iterator[tuple[str, tuple[str, list[int], bytes]]]:
-    """Name, type, shape and first bytes of each tensor; the layout is that of the safetensors format."""
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-            for name, entry in header.items():
-                if name != "__metadata__":
-                    begin, end = entry["data_offsets"]
-                    file.seek(8 + length + begin)
-                    yield name, (entry["dtype"], entry["shape"], file.read(min(SAMPLE, end - begin)))
-    except (OSError, ValueError, KeyError, struct.error) as error:
-        raise ModelError(f"{path}: damaged weights ({error}); fetch the model again") from None

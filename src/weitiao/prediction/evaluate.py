@@ -94,7 +94,7 @@ def write_predictions(path: Path, task: Task, examples: Sequence[Example], answe
     draft = path.with_name(f".{path.name}.partial")
     with draft.open("w", encoding="utf-8") as file:
         for example, answer in zip(examples, answers, strict=True):
-            file.write(json.dumps(prediction_record(task, example, answer), ensure_ascii=False) + "\n")
+            file.write(json.dumps(prediction_record(task, example, answer), ensure_ascii=False, default=str) + "\n")
     draft.replace(path)
 
 

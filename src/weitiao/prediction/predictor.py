@@ -19,10 +19,11 @@ from weitiao.data.prefix import common_prefix
 from weitiao.engine.attention_plan import choose_way
 from weitiao.engine.forward import Forward
 from weitiao.errors import CheckpointError
-from weitiao.families.base import family_of, model_config
+from weitiao.families.base import context_length, family_of
 from weitiao.families.tokenizer import TextTokenizer
 from weitiao.model.adapter import open_adapter
-from weitiao.model.load import choose_device, choose_dtype, fingerprint, load_model, model_folder
+from weitiao.model.files import fingerprint, model_folder
+from weitiao.model.load import choose_device, choose_dtype, load_model
 from weitiao.prediction.decode import Decoded, Decoder
 from weitiao.prediction.grammar import GrammarCompiler
 from weitiao.prediction.label_scores import LabelScorer
@@ -150,11 +151,6 @@ class Predictor:
             text = self.task.complete_part(text)
         probability = float(torch.tensor(decoded.log_probability).exp()) if decoded.complete else None
         return Prediction(self.task.parse(text, example), text, probability)
-
-
-def context_length(base: Path) -> int:
-    """Tokens that the model can take."""
-    return int(model_config(base).get("max_position_embeddings") or 1 << 20)
 
 
 def _check(folder: Path, told: TaskFile, here: dict[str, str]) -> None:

@@ -16,12 +16,12 @@ from weitiao.data.prefix import common_prefix
 from weitiao.data.splits import Splits
 from weitiao.engine.memory import wants_recompute
 from weitiao.errors import ConfigError
-from weitiao.families.base import Family, family_of
+from weitiao.families.base import Family, context_length, family_of
 from weitiao.families.chat_format import ChatFormat
 from weitiao.families.tokenizer import TextTokenizer
 from weitiao.model.adapter import add_lora
-from weitiao.model.load import fingerprint, model_folder
-from weitiao.prediction.predictor import Predictor, context_length
+from weitiao.model.files import fingerprint, model_folder
+from weitiao.prediction.predictor import Predictor
 from weitiao.run_folder import RunFolder, TaskFile
 from weitiao.tasks.base import Task
 from weitiao.tracking.screen import Screen

@@ -1,0 +1,56 @@
+"""A base model's folder on this disk, and what names its weights. Reads headers only; no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from weitiao.config import ModelSection
+from weitiao.errors import ModelError
+from weitiao.hub.cache import find_model
+from weitiao.model.gguf import converted
+
+SAMPLE = 4096
+"""Bytes of each tensor that enter the fingerprint."""
+
+
+def model_folder(section: ModelSection) -> Path:
+    """Folder with the base model's files; a GGUF file is converted first (once, into the cache)."""
+    path = find_model(section.name, section.cache_dir)
+    return converted(path, section.cache_dir) if path.suffix == ".gguf" else path
+
+
+def fingerprint(folder: Path) -> str:
+    """Names the weights of a folder: SHA-256 over each tensor's name, type, shape and first 4 KiB.
+
+    Reads a few MiB of any model; another training changes every tensor, so it is told apart.
+    """
+    digest = hashlib.sha256()
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"{folder}: no .safetensors file; wanted a model folder with its weights")
+    tensors: dict[str, tuple[str, list[int], bytes]] = {}
+    for path in files:
+        tensors.update(_tensors(path))
+    for name in sorted(tensors):
+        kind, shape, sample = tensors[name]
+        digest.update(f"{name} {kind} {shape}".encode() + sample)
+    return digest.hexdigest()
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, tuple[str, list[int], bytes]]]:
+    """Name, type, shape and first bytes of each tensor; the layout is that of the safetensors format."""
+    try:
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+            for name, entry in header.items():
+                if name != "__metadata__":
+                    begin, end = entry["data_offsets"]
+                    file.seek(8 + length + begin)
+                    yield name, (entry["dtype"], entry["shape"], file.read(min(SAMPLE, end - begin)))
+    except (OSError, ValueError, KeyError, struct.error) as error:
+        raise ModelError(f"{path}: damaged weights ({error}); fetch the model again") from None

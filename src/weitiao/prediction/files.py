@@ -1,0 +1,83 @@
+"""Rows of a file (or of standard input) → the same rows with `prediction` and `probability`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from weitiao.config import DataSection
+from weitiao.data.source import read_rows
+from weitiao.errors import DataError
+from weitiao.prediction.evaluate import prediction_record
+from weitiao.prediction.predictor import Predictor
+from weitiao.tracking.screen import Screen
+from weitiao.types import Row
+
+WRITERS = (".jsonl", ".csv")
+
+
+def predict_file(run: str | Path, source: str, output: Path | None, screen: Screen) -> None:
+    """Answer every row of `source`; '-' reads standard input, a JSON object or a bare text a line.
+
+    output: .jsonl or .csv, written whole or not at all; None: JSON lines on standard output.
+    Raises DataError for a row that has no text, or an output of another kind.
+    """
+    if output is not None and output.suffix.lower() not in WRITERS:
+        raise DataError(f"{output}: cannot write {output.suffix or 'a file without extension'}; wanted {' or '.join(WRITERS)}")
+    if output is not None and not output.parent.is_dir():
+        raise DataError(f"{output}: no folder {str(output.parent)!r}; make it first")
+    predictor = Predictor.open(run)
+    columns, encoding = dict(predictor.columns), predictor.encoding
+    section = DataSection(train=source, columns=columns, encoding=encoding)  # type: ignore[call-arg]
+    rows = _standard_input(columns) if source == "-" else read_rows(source, section)
+    examples = [predictor.task.example(row, labelled=False) for row in rows]
+    with screen.bar("predicting", len(examples), "rows") as advance:
+        answers = predictor.answer(examples, advance)
+    records = [
+        prediction_record(predictor.task, example, answer) for example, answer in zip(examples, answers, strict=True)
+    ]
+    if output is None:
+        _write_jsonl(sys.stdout, records)
+        return
+    draft = output.with_name(f".{output.name}.partial")
+    with draft.open("w", encoding="utf-8", newline="") as file:
+        (_write_csv if output.suffix.lower() == ".csv" else _write_jsonl)(file, records)
+    draft.replace(output)
+    screen.note(f"{len(records)} rows in {output}")
+
+
+def _standard_input(columns: Mapping[str, str]) -> list[Row]:
+    rows = []
+    for number, line in enumerate(sys.stdin, 1):
+        if not line.strip():
+            continue
+        fields: dict[str, Any] = {columns.get("text", "text"): line.rstrip("\r\n")}
+        if line.lstrip().startswith("{"):
+            try:
+                fields = json.loads(line)
+            except ValueError as error:
+                raise DataError(f"standard input:{number}: broken JSON ({error}); wanted an object or a text") from None
+        rows.append(Row(fields, "standard input", number, columns))
+    if not rows:
+        raise DataError("standard input: holds no rows; wanted a JSON object or a text a line")
+    return rows
+
+
+def _write_jsonl(file: IO[str], records: Sequence[Mapping[str, Any]]) -> None:
+    for record in records:
+        file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+
+
+def _write_csv(file: IO[str], records: Sequence[Mapping[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for record in records for name in record))
+    writer = csv.DictWriter(file, names)
+    writer.writeheader()
+    writer.writerows({name: _cell(value) for name, value in record.items()} for record in records)
+
+
+def _cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else value

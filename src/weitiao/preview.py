@@ -1,0 +1,69 @@
+"""One training example as the model sees it: which tokens all rows share, which are its own, which are supervised."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+from weitiao.config import RunConfig
+from weitiao.data.encode import Encoder
+from weitiao.data.prefix import common_prefix
+from weitiao.data.splits import load
+from weitiao.errors import ConfigError
+from weitiao.families.base import context_length, family_of
+from weitiao.families.tokenizer import TextTokenizer
+from weitiao.model.files import model_folder
+from weitiao.tasks.base import task_options
+
+SHARED, OWN, SUPERVISED = "cyan", "white", "bold black on green"
+
+
+def preview(config: RunConfig, row: int, console: Console | None = None) -> None:
+    """Print training example `row` (counted from 0). Raises ConfigError when there are fewer."""
+    console = console or Console(highlight=False)
+    task, splits = load(config.data, task_options(config.task), config.run.seed)
+    if row >= len(splits.train):
+        raise ConfigError(f"--row {row}: there are {len(splits.train)} training rows, counted from 0")
+    folder = model_folder(config.model)
+    tokenizer = TextTokenizer(folder)
+    chat = family_of(folder, config.model.family)[1].chat_format(tokenizer)
+    encoder = Encoder(task, chat, config.data.max_length, context_length(folder))
+    prefix = len(common_prefix([encoder.prompt(example) for example in splits.train]))
+    example = splits.train[row]
+    encoded = encoder.training(example)
+    console.print(f"{example.row.place}, training row {row} of {len(splits.train)}", markup=False)
+    parts = (
+        ("shared by all rows", encoded.ids[:prefix], SHARED),
+        ("the row's own prompt", encoded.ids[prefix : encoded.prompt_length], OWN),
+        ("answer, supervised", encoded.answer, SUPERVISED),
+    )
+    for title, ids, style in parts:
+        console.print(Text(f"── {title}: {len(ids)} tokens", style="bold"))
+        console.print(_coloured(tokenizer, ids, style))
+    if encoded.removed:
+        console.print(f"{encoded.removed} tokens of the text were left out (data.max_length)", markup=False)
+
+
+def _coloured(tokenizer: TextTokenizer, ids: Sequence[int], style: str) -> Text:
+    """Tokens divided by thin bars; line breaks are shown and kept."""
+    text = Text()
+    for at, piece in enumerate(_pieces(tokenizer, ids)):
+        if at:
+            text.append("·", style="dim")
+        text.append(piece.replace("\n", "↵\n").replace("\t", "⇥"), style=style)
+    return text
+
+
+def _pieces(tokenizer: TextTokenizer, ids: Sequence[int]) -> Iterator[str]:
+    """Text of each token; tokens that hold only part of a character are joined."""
+    held: list[int] = []
+    for token in ids:
+        held.append(token)
+        text = tokenizer.decode(held)
+        if "\ufffd" not in text or len(held) >= 8:
+            yield text
+            held = []
+    if held:
+        yield tokenizer.decode(held)

@@ -1,0 +1,46 @@
+"""What all tests share: no network, no deadline for generated examples, and tiny models made once a session.
+
+A test that asks for `qwen2_folder` gets a Hugging Face folder with random weights; see tiny.py for what is in it.
+"""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from tiny import small_classification, small_ner, tiny_model
+
+settings.register_profile("weitiao", deadline=None)
+settings.load_profile("weitiao")
+
+
+def _model(factory: pytest.TempPathFactory, family: str) -> Path:
+    return tiny_model(factory.mktemp("models") / f"tiny-{family}", family)
+
+
+@pytest.fixture(scope="session")
+def qwen2_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _model(tmp_path_factory, "qwen2")
+
+
+@pytest.fixture(scope="session")
+def qwen3_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _model(tmp_path_factory, "qwen3")
+
+
+@pytest.fixture(scope="session")
+def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _model(tmp_path_factory, "llama")
+
+
+@pytest.fixture
+def classification_file(tmp_path: Path) -> Path:
+    return small_classification(tmp_path / "classification.jsonl")
+
+
+@pytest.fixture
+def ner_file(tmp_path: Path) -> Path:
+    return small_ner(tmp_path / "ner.jsonl")

@@ -1,0 +1,152 @@
+"""Tiny random models with a real tokenizer's layout, and small learnable data files. All of it is made on the spot.
+
+tiny_model(folder, "qwen2")       a Hugging Face folder: weights, config, tokenizer, chat template
+tiny_tokenizer(folder, "qwen2")   its tokenizer alone
+small_classification(path)        labelled rows of two classes; `path` ends in .jsonl
+small_ner(path)                   labelled rows with 人名 and 地点
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+NOT_SPECIAL = ("<tool_call>", "</tool_call>", "<think>", "</think>")
+"""Added tokens that `skip_special_tokens` and `split_special_tokens` leave alone, as in Qwen2.5 and Qwen3."""
+MERGES = 600
+
+QWEN_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Pre-tokenizer of Qwen2 to Qwen3."""
+
+CHATML = """
+{%- macro turn(role, content) -%}{{ '<|im_start|>' ~ role ~ '\\n' ~ content ~ '<|im_end|>\\n' }}{%- endmacro -%}
+{%- if DEFAULT and messages and messages[0].role != 'system' -%}
+{{ turn('system', 'You are a helpful assistant.') }}
+{%- endif -%}
+{%- for message in messages -%}{{ turn(message.role, message.content) }}{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}END{%- endif -%}
+""".strip()
+NO_THINKING = "{%- if enable_thinking is false -%}{{ '<think>\\n\\n</think>\\n\\n' }}{%- endif -%}"
+TEMPLATES = {
+    "qwen2": CHATML.replace("DEFAULT", "true").replace("END", ""),
+    "qwen3": CHATML.replace("DEFAULT", "false").replace("END", NO_THINKING),
+    "llama": CHATML.replace("DEFAULT", "true").replace("END", ""),
+}
+
+PEOPLE = ("王小明", "李华", "张伟", "陈静", "刘洋", "赵敏", "周杰", "吴芳")
+PLACES = ("南京", "北京", "上海", "广州", "杭州", "哈尔滨", "乌鲁木齐", "西安")
+SENTENCES = ("{0}住在{1}。", "昨天{0}从{1}回来了。", "在{1}，{0}开了一家店。", "{1}下雨了，{0}没有出门。")
+THINGS = ("手机", "酒店", "电影", "餐厅", "书", "相机", "耳机", "课程")
+OPINIONS = {
+    "好评": ("{}很好，非常满意。", "喜欢这个{}，值得推荐。", "{}质量不错，下次还买。"),
+    "差评": ("{}太差了，非常失望。", "讨厌这个{}，浪费钱。", "{}质量很坏，要求退货。"),
+}
+ENGLISH = (
+    "Decide which category the text belongs to. Answer with the category's name only.",
+    "Find the entities in the text. Write one a line in reading order: the exact text, a tab, the type.",
+    "system\nuser\nassistant\nThe model that we're training isn't large, but it's 100% real; you'll see.",
+)
+
+
+def tiny_model(folder: Path, family: str = "qwen2") -> Path:
+    """Write a random model of two layers with its tokenizer; the same weights every time."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    tokenizer = tiny_tokenizer(folder, family)
+    end, stop = (tokenizer.token_to_id(name) for name in ("<|endoftext|>", "<|im_end|>"))
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=-(-tokenizer.get_vocab_size() // 64) * 64,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=16,
+        max_position_embeddings=2048,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=stop,
+        pad_token_id=end,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.save_pretrained(folder)
+    return folder
+
+
+def tiny_tokenizer(folder: Path, family: str = "qwen2") -> Tokenizer:
+    """Write `tokenizer.json` and `tokenizer_config.json` of a byte-level BPE trained on the sentences above.
+
+    qwen2, qwen3: NFC and Qwen's words. llama: no normal form, digits apart and GPT-2's words, as in SmolLM2.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    if family == "llama":
+        digits = pre_tokenizers.Digits(individual_digits=True)
+        words = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    else:
+        tokenizer.normalizer = normalizers.NFC()
+        words = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN_WORDS), "isolated"), bytes_only])
+    tokenizer.pre_tokenizer = words
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=len(alphabet) + MERGES, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(_corpus(), trainer)
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
+    tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in NOT_SPECIAL])
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "chat_template": TEMPLATES[family],
+        "eos_token": "<|im_end|>",
+        "pad_token": "<|endoftext|>",
+        "model_max_length": 2048,
+        "clean_up_tokenization_spaces": False,
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, ensure_ascii=False, indent=2), "utf-8")
+    return tokenizer
+
+
+def small_classification(path: Path, rows: int = 48) -> Path:
+    """At most 48 different rows {"text", "label"}, 好评 and 差评 in turn; a word of opinion decides."""
+    by_label = [[(p.format(thing), label) for thing, p in product(THINGS, ps)] for label, ps in OPINIONS.items()]
+    pairs = [pair for both in zip(*by_label, strict=True) for pair in both]
+    return write_rows(path, [{"text": text, "label": label} for text, label in pairs[:rows]])
+
+
+def small_ner(path: Path, rows: int = 64) -> Path:
+    """At most 256 different rows {"text", "entities"}: a person and a place each, every fifth row without."""
+    found: list[dict[str, Any]] = []
+    for at in range(rows):
+        # Both strides are coprime to the lists' length, so no sentence repeats within 256 rows.
+        person, place = PEOPLE[at % 8], PLACES[(at // 8 + 3 * at) % 8]
+        sentence = SENTENCES[(at // 64 + at) % 4]
+        text = f"第{at}天没有消息。" if at % 5 == 4 else sentence.format(person, place)
+        named = [(text.find(name), name, kind) for name, kind in ((person, "人名"), (place, "地点"))]
+        entities = [{"start": s, "end": s + len(n), "type": k, "text": n} for s, n, k in sorted(named) if s >= 0]
+        found.append({"text": text, "entities": entities})
+    return write_rows(path, found)
+
+
+def write_rows(path: Path, rows: Sequence[Any]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
+    return path
+
+
+def _corpus() -> list[str]:
+    opinions = [pattern.format(thing) for patterns in OPINIONS.values() for pattern in patterns for thing in THINGS]
+    named = [s.format(*pair) for s, pair in product(SENTENCES, zip(PEOPLE, PLACES, strict=True))]
+    return [*opinions, *named, *ENGLISH * 4]
