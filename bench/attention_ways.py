@@ -124,7 +124,9 @@ def gradients(model, way: str, prefix, rows, tokens_per_pack: int = 16_384) -> d
     model.zero_grad(set_to_none=True)
     device = forward.device.type
     for batch in batches:
-        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda" and forward.head.weight.dtype != torch.float32):
+        with torch.autocast(
+            device, torch.bfloat16, enabled=device == "cuda" and forward.head.weight.dtype != torch.float32
+        ):
             loss = forward.loss(batch) / wanted
         loss.backward()
     return {name: parameter.grad.float() for name, parameter in adapter_parameters(model)}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
 from tiny import small_classification, small_ner, tiny_model
 
 settings.register_profile("weitiao", deadline=None)

@@ -80,7 +80,9 @@ def evaluate(
 @app.command()
 def predict(
     run: Run,
-    source: Annotated[str, typer.Argument(help="A file of rows, or '-' for JSON lines or plain text lines.", metavar="INPUT")],
+    source: Annotated[
+        str, typer.Argument(help="A file of rows, or '-' for JSON lines or plain text lines.", metavar="INPUT")
+    ],
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help=".jsonl or .csv; by default JSON lines on standard output.")
     ] = None,

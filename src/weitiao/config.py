@@ -148,7 +148,7 @@ class EngineSection(Section):
 
 
 class RunConfig(Section):
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     """Version of this shape."""
     run: RunSection = RunSection()  # type: ignore[call-arg]
     task: dict[str, Any]
@@ -237,9 +237,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: is not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})") from None
+        raise ConfigError(
+            f"{path}{line}: is not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})"
+        ) from None
     if not isinstance(values, dict):
-        raise ConfigError(f"{path}: wanted sections such as `task:`, `model:` and `data:`, found {type(values).__name__}")
+        raise ConfigError(
+            f"{path}: wanted sections such as `task:`, `model:` and `data:`, found {type(values).__name__}"
+        )
     return values
 
 
@@ -248,7 +252,9 @@ class _Loader(yaml.SafeLoader):
 
 
 _Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", __import__("re").compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+    "tag:yaml.org,2002:float",
+    __import__("re").compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
 )
 
 

@@ -80,7 +80,9 @@ class RunFolder:
 
     def read_config(self) -> RunConfig:
         if not self.exists:
-            raise CheckpointError(f"{self.path}: no run here (no config.yaml); wanted a folder that `weitiao train` wrote")
+            raise CheckpointError(
+                f"{self.path}: no run here (no config.yaml); wanted a folder that `weitiao train` wrote"
+            )
         return load_config(self.config)
 
     def refuse_other(self, config: RunConfig, data: dict[str, Any]) -> None:

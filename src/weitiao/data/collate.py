@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -29,14 +29,17 @@ class Batch:
     """True: B is 1 and rows lie behind one prefix. False: a row each, padded on the right."""
 
     def to(self, device: torch.device) -> Batch:
-        moved = (t.to(device, non_blocking=True) for t in (self.input_ids, self.positions, self.keep, self.labels))
-        return Batch(*moved, self.prefix_length, self.lengths, self.parents, self.packed)
+        tensors = ("input_ids", "positions", "keep", "labels")
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in tensors}
+        return replace(self, **moved)
 
 
 def packed_batch(pack: Pack) -> Batch:
     """One pack as one sequence [1, T]."""
     prefix = len(pack.prefix)
-    ids, positions, keep, labels = list(pack.prefix), list(range(prefix)), [], []
+    ids, positions = list(pack.prefix), list(range(prefix))
+    keep: list[int] = []
+    labels: list[int] = []
     for row in pack.rows:
         start = len(ids)
         ids.extend(row.ids)
@@ -59,7 +62,8 @@ def padded_batch(prefix: Sequence[int], rows: Sequence[PackRow]) -> Batch:
     """The plain path: every row with its own copy of the prefix, padded on the right to the longest, [B, T]."""
     width = len(prefix) + max(len(row.ids) for row in rows)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
-    keep, labels = [], []
+    keep: list[int] = []
+    labels: list[int] = []
     for at, row in enumerate(rows):
         if row.parents is not None:
             raise ValueError("a tree of answers needs a packed batch")

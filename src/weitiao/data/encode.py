@@ -64,21 +64,22 @@ class Encoder:
 
     def _shorten(self, text: str) -> tuple[str, int]:
         """Head and tail of a text that is longer than `max_length`, and how many tokens were left out."""
-        # A token is at least one byte and a code point at most four bytes: short texts need no count.
-        if len(text) * 4 <= self.max_length:
+        # A token is at least one byte, and a code point at most four, which a normal form can make twelve (UAX 15).
+        if len(text) * 12 <= self.max_length:
             return text, 0
         spans = self.chat.tokenizer.spans(text)
         if len(spans) <= self.max_length:
             return text, 0
         keep = self.max_length - len(self.chat.tokenizer.encode(CUT_MARK))
-        while True:
-            head, tail = keep - keep // 2, keep // 2
-            short = text[: spans[head - 1][1]] + CUT_MARK + (text[spans[-tail][0] :] if tail else "")
+        while keep > 1:
+            end, start = spans[keep - keep // 2 - 1][1], spans[-(keep // 2)][0]
+            short = text[:end] + CUT_MARK + text[start:]
             over = len(self.chat.tokenizer.encode(short)) - self.max_length
-            if over <= 0 or keep <= 1:
-                return short, len(spans) - keep
-            # Tokens merge differently at the seam.
+            if over <= 0:
+                return short, sum(end <= first and last <= start for first, last in spans)
+            # Tokens merge differently at the seam, and a character of several tokens stays whole.
             keep -= over
+        return CUT_MARK, len(spans)
 
 
 def shortening_note(examples: Sequence[Example], encoded: Sequence[Encoded], task: Task, split: str) -> str | None:

@@ -32,7 +32,7 @@ def choose_way(wanted: str, device: torch.device, dtype: torch.dtype) -> Way:
     """The way for `engine.attention`; ConfigError when it cannot run here."""
     able = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
     if wanted == "varlen" and not able:
-        raise ConfigError(f"key `engine.attention` = \"varlen\" needs CUDA and bfloat16, not {device.type} and {dtype}")
+        raise ConfigError(f'key `engine.attention` = "varlen" needs CUDA and bfloat16, not {device.type} and {dtype}')
     if wanted == "auto":
         return "varlen" if able else "rows"
     return wanted  # type: ignore[return-value]
@@ -137,7 +137,7 @@ class AttentionPlan:
         index, starts_q, starts_k, longest_q, longest_k = self._varlen_layout
         keys = key[0].transpose(0, 1).index_select(0, index)
         values = value[0].transpose(0, 1).index_select(0, index)
-        out = varlen_attn(
+        out: Any = varlen_attn(
             query[0].transpose(0, 1).contiguous(),
             keys,
             values,

@@ -35,7 +35,9 @@ class Family:
 def families() -> dict[str, Family]:
     """Every family by name."""
     package = importlib.import_module("weitiao.families")
-    modules = {m.name: importlib.import_module(f"weitiao.families.{m.name}") for m in pkgutil.iter_modules(package.__path__)}
+    modules = {
+        m.name: importlib.import_module(f"weitiao.families.{m.name}") for m in pkgutil.iter_modules(package.__path__)
+    }
     return {name: module.FAMILY for name, module in sorted(modules.items()) if hasattr(module, "FAMILY")}
 
 

@@ -44,8 +44,12 @@ class ChatFormat(ABC):
 
         messages: a system message, then user and assistant messages in turn; RenderError otherwise.
         """
-        if not messages or messages[0].role != "system" or messages[-1].role != "user":
-            raise RenderError("a prompt starts with a system message and ends with a user message")
+        turns = [message.role for message in messages]
+        if len(turns) % 2 or turns != ["system", *["user", "assistant"] * (len(turns) // 2)][: len(turns)]:
+            raise RenderError(
+                "a prompt is a system message, then user and assistant messages in turn, a user's last; "
+                f"found {', '.join(turns) or 'none'}"
+            )
         ids: list[int] = []
         for piece in self.pieces(messages):
             ids += [piece] if isinstance(piece, int) else self._encode_repeated(piece)

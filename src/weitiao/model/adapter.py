@@ -32,12 +32,14 @@ def add_lora(model: Any, lora: LoraSection, default_targets: Sequence[str], seed
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
-    return get_peft_model(model, config)
+    with quiet():
+        return get_peft_model(model, config)
 
 
 def check_targets(model: Any, targets: Sequence[str]) -> None:
     """ConfigError for the first target that matches no linear layer, or something that is none."""
-    linear, other = set(), set()
+    linear: set[str] = set()
+    other: set[str] = set()
     for name, module in model.named_modules():
         (linear if isinstance(module, nn.Linear) else other).add(name.rpartition(".")[2])
     choices = sorted(linear - {"lm_head"})

@@ -11,13 +11,16 @@ from weitiao.errors import ConfigError, ModelError
 from weitiao.families.base import model_config
 from weitiao.model.quiet import quiet
 
+
 def choose_device(wanted: str) -> torch.device:
     """The device for `model.device`; ConfigError when it is not there."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if wanted == "auto":
         wanted = "cuda" if there["cuda"] else "cpu"
     if not there[wanted]:
-        raise ConfigError(f'key `model.device` = "{wanted}": this machine has none that torch can use; use model.device=cpu')
+        raise ConfigError(
+            f'key `model.device` = "{wanted}": this machine has none that torch can use; use model.device=cpu'
+        )
     return torch.device(wanted)
 
 
@@ -40,4 +43,5 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
             )
         except (OSError, ValueError, KeyError, RuntimeError) as error:
             raise ModelError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from None
-    return model.to(device).requires_grad_(False).eval()
+    model.to(device)  # type: ignore[arg-type]
+    return model.requires_grad_(False).eval()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import DynamicCache
@@ -47,9 +48,7 @@ class Decoder:
         return cache
 
     @torch.inference_mode()
-    def decode(
-        self, prefix: DynamicCache, prompts: Sequence[Sequence[int]], matchers: Matchers
-    ) -> list[Decoded]:
+    def decode(self, prefix: DynamicCache, prompts: Sequence[Sequence[int]], matchers: Matchers) -> list[Decoded]:
         """Answers to `prompts` (their ids behind the prefix), in order."""
         shared = prefix.get_seq_length()
         lengths = torch.tensor([len(prompt) for prompt in prompts])
@@ -118,6 +117,7 @@ class Decoder:
 
 def _repeated(prefix: DynamicCache, rows: int) -> DynamicCache:
     cache = DynamicCache()
+    layer: Any
     for index, layer in enumerate(prefix.layers):
         cache.update(layer.keys.expand(rows, -1, -1, -1), layer.values.expand(rows, -1, -1, -1), index)
     return cache

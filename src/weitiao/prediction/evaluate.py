@@ -72,7 +72,9 @@ def evaluate(
     train: Sequence[Example] = ()
     if data is None or baselines:
         task, splits = load(config.data, task_options(config.task), config.run.seed)
-        split, test, train = ("test", splits.test, splits.train) if splits.test else ("validation", splits.validation, splits.train)
+        split, test, train = (
+            ("test", splits.test, splits.train) if splits.test else ("validation", splits.validation, splits.train)
+        )
     if data is not None:
         section = config.data.model_copy(update={"encoding": predictor.encoding, "columns": dict(predictor.columns)})
         split, test = str(data), [predictor.task.example(row) for row in read_rows(str(data), section)]

@@ -27,7 +27,9 @@ def predict_file(run: str | Path, source: str, output: Path | None, screen: Scre
     Raises DataError for a row that has no text, or an output of another kind.
     """
     if output is not None and output.suffix.lower() not in WRITERS:
-        raise DataError(f"{output}: cannot write {output.suffix or 'a file without extension'}; wanted {' or '.join(WRITERS)}")
+        raise DataError(
+            f"{output}: cannot write {output.suffix or 'a file without extension'}; wanted {' or '.join(WRITERS)}"
+        )
     if output is not None and not output.parent.is_dir():
         raise DataError(f"{output}: no folder {str(output.parent)!r}; make it first")
     predictor = Predictor.open(run)

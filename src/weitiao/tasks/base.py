@@ -65,9 +65,18 @@ class Task(ABC):
         if name in row.columns:
             column = row.columns[name]
             if column not in row.fields:
-                raise DataError(f"{row.place}: no column {column!r} (data.columns.{name}); it has {_listed(row.fields)}")
+                raise DataError(
+                    f"{row.place}: no column {column!r} (data.columns.{name}); it has {_listed(row.fields)}"
+                )
             return row.fields[column]
         return next((row.fields[known] for known in cls.fields[name] if known in row.fields), None)
+
+    @classmethod
+    def answered(cls, row: Row, name: str) -> bool:
+        """Whether a row fills in one of our fields; one that is to be predicted may lack it, or leave it empty."""
+        names = (row.columns[name],) if name in row.columns else cls.fields[name]
+        value = next((row.fields[known] for known in names if known in row.fields), None)
+        return value is not None and value != ""
 
     @classmethod
     def text_of(cls, row: Row) -> str:

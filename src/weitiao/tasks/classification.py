@@ -85,8 +85,18 @@ class Classification(Task):
             raise ConfigError("key `task.labels` is set, but task.options=row takes each row's own; remove one of them")
         if options.options == "fixed" and options.labels is None:
             options = options.model_copy(update={"labels": cls._labels_in(rows, options.multi_label)})
+        if options.options == "row" and options.label_descriptions:
+            raise ConfigError(
+                "key `task.label_descriptions` is set, but task.options=row shows each row's own options bare; remove one"
+            )
+        nothing = NOTHING[options.language or "zh"]
+        if options.multi_label and nothing in (options.labels or ()):
+            raise ConfigError(
+                f"label {nothing!r} is what an answer without any label says; rename it, "
+                "or give its rows an empty list and leave it out of task.labels"
+            )
         unknown = [label for label in options.label_descriptions if label not in (options.labels or [])]
-        if unknown and options.options == "fixed":
+        if unknown:
             hint = nearest(unknown[0], options.labels or [])
             raise ConfigError(
                 f"key `task.label_descriptions` describes {unknown[0]!r}, which is no label"
@@ -113,7 +123,13 @@ class Classification(Task):
         value = cls.field(row, "label")
         if value is None:
             raise DataError(f"{row.place}: no label; wanted a field 'label' (or set data.columns.label)")
-        values = value if isinstance(value, list | tuple) else value.split(";") if many and isinstance(value, str) else [value]
+        values = (
+            value
+            if isinstance(value, list | tuple)
+            else value.split(";")
+            if many and isinstance(value, str)
+            else [value]
+        )
         labels = tuple(_as_label(item, row) for item in values if not (many and item == ""))
         if not many and len(labels) != 1:
             raise DataError(f"{row.place}: {len(labels)} labels; wanted one (or set task.multi_label=true)")
@@ -122,7 +138,7 @@ class Classification(Task):
     def example(self, row: Row, labelled: bool = True) -> ClassificationExample:
         text = self.text_of(row)
         allowed = self._allowed(row)
-        if not labelled and self.field(row, "label") is None:
+        if not labelled and not self.answered(row, "label"):
             return ClassificationExample(row, text, None, allowed)
         labels = self._labels_of(row, self.options.multi_label)
         for label in labels:
@@ -143,9 +159,14 @@ class Classification(Task):
         if isinstance(value, str):
             value = [part for part in value.split(";") if part.strip()]
         if not isinstance(value, list | tuple) or not value:
-            raise DataError(f"{row.place}: no options; wanted a list 'options' or 'category' (or set task.options=fixed)")
+            raise DataError(
+                f"{row.place}: no options; wanted a list 'options' or 'category' (or set task.options=fixed)"
+            )
         # Repeated options would split one label's probability over two.
-        return tuple(dict.fromkeys(_as_label(item, row) for item in value))
+        allowed = tuple(dict.fromkeys(_as_label(item, row) for item in value))
+        if self.options.multi_label and self._nothing in allowed:
+            raise DataError(f"{row.place}: option {self._nothing!r} is what an answer without any label says; remove it")
+        return allowed
 
     def prompt(self, example: Example) -> tuple[Message, ...]:
         assert isinstance(example, ClassificationExample)
@@ -177,7 +198,7 @@ class Classification(Task):
         assert isinstance(example, ClassificationExample)
         if not self.options.multi_label:
             return text if text in example.options else None
-        lines = [] if text == self._nothing and text not in example.options else text.split("\n")
+        lines = [] if text == self._nothing else text.split("\n")
         if any(line not in example.options for line in lines):
             return None
         return tuple(label for label in example.options if label in lines)

@@ -75,8 +75,12 @@ class Json:
         return pairs if all(isinstance(part, str) and part for pair in pairs for part in pair) else None
 
     def complete_part(self, text: str) -> str:
-        cut = text.rfind('"}')
-        return text[: cut + 2] + "]" if cut >= 0 else ""
+        cut = len(text)
+        # An entity may hold this ending itself; then what is before it does not read.
+        while (cut := text.rfind('"}', 0, cut)) >= 0:
+            if self.read(part := text[: cut + 2] + "]", "") is not None:
+                return part
+        return ""
 
     def lark(self, pieces: Sequence[str], types: Sequence[str], nothing: str) -> str:
         escaped = [json.dumps(piece, ensure_ascii=False)[1:-1] for piece in pieces]

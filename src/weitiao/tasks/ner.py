@@ -20,17 +20,23 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from weitiao.config import nearest
-from weitiao.errors import DataError
+from weitiao.errors import ConfigError, DataError
 from weitiao.metrics.entities import Entity, measure_entities
 from weitiao.tasks.base import Example, Task, TaskOptions
 from weitiao.tasks.entity_formats import FORMATS, Pair
-from weitiao.tasks.spans import Source, chunks
+from weitiao.tasks.spans import Source, chunks, nfc
 from weitiao.types import Constraint, Grammar, Message, Prediction, Row, TextPart
 
 INSTRUCTIONS = {
     ("zh", "lines"): "找出文本中的实体，按出现顺序输出，每行一个：实体原文，制表符，类型。没有实体时输出“无”。",
-    ("zh", "json"): '找出文本中的实体，按出现顺序输出 JSON 数组：[{"text":"实体原文","type":"类型"}]。没有实体时输出 []。',
-    ("en", "lines"): "Find the entities in the text. Write one a line in reading order: the exact text, a tab, the type. "
+    (
+        "zh",
+        "json",
+    ): '找出文本中的实体，按出现顺序输出 JSON 数组：[{"text":"实体原文","type":"类型"}]。没有实体时输出 []。',
+    (
+        "en",
+        "lines",
+    ): "Find the entities in the text. Write one a line in reading order: the exact text, a tab, the type. "
     "Write “none” if there is none.",
     ("en", "json"): "Find the entities in the text. Write them in reading order as a JSON array: "
     '[{"text":"exact text","type":"type"}]. Write [] if there is none.',
@@ -60,7 +66,7 @@ class NerOptions(TaskOptions):
     @classmethod
     def _clean(cls, types: list[str] | None) -> list[str] | None:
         for kind in types or ():
-            if not kind.strip() or any(c in kind for c in "\t\n\r"):
+            if not is_type(kind):
                 raise ValueError(f"type {kind!r} is empty or holds a tab or a line break")
         if types and len(set(types)) < len(types):
             raise ValueError("a type is listed twice")
@@ -82,15 +88,29 @@ class Ner(Task):
     def resolve(cls, options: NerOptions, rows: Sequence[Row]) -> NerOptions:
         options = super().resolve(options, rows)
         if options.types is None:
-            found = {_get(item, "type", row) for row in rows for item in cls._entities_in(row) or ()}
-            if not found:
-                raise DataError("no training row has an entity; set data.columns.entities, or list task.types")
-            options = NerOptions.model_validate({**options.model_dump(), "types": sorted(found)})
+            options = options.model_copy(update={"types": cls._types_in(rows)})
+        types = options.types or []
         for kind in options.type_descriptions:
-            if kind not in (options.types or ()):
-                hint = nearest(kind, options.types or ())
-                raise DataError(f"key `task.type_descriptions` describes {kind!r}, which is no type; nearest: {hint!r}")
+            if kind not in types:
+                hint = nearest(kind, types)
+                raise ConfigError(
+                    f"key `task.type_descriptions` describes {kind!r}, which is no type"
+                    + (f"; did you mean {hint!r}?" if hint else f"; types: {', '.join(types)}")
+                )
         return options
+
+    @classmethod
+    def _types_in(cls, rows: Sequence[Row]) -> list[str]:
+        found = set()
+        for row in rows:
+            for item in cls._entities_in(row) or ():
+                kind = _get(item, "type", row)
+                if not is_type(kind):
+                    raise DataError(f"{row.place}: type {kind!r} is empty or holds a tab or a line break; rename it")
+                found.add(kind)
+        if not found:
+            raise DataError("no training row has an entity; set data.columns.entities, or list task.types")
+        return sorted(found)
 
     @classmethod
     def _entities_in(cls, row: Row) -> list[Any] | None:
@@ -103,7 +123,7 @@ class Ner(Task):
 
     def example(self, row: Row, labelled: bool = True) -> NerExample:
         text = self.text_of(row)
-        items = self._entities_in(row)
+        items = self._entities_in(row) if labelled or self.answered(row, "entities") else None
         if items is None:
             if labelled:
                 raise DataError(f"{row.place}: no entities; wanted a list 'entities' (empty if there is none)")
@@ -158,15 +178,17 @@ class Ner(Task):
 
     def parse(self, text: str, example: Example) -> tuple[Entity, ...] | None:
         pairs = self.format.read(text, self._nothing)
-        if pairs is None or any(kind not in (self.options.types or ()) for _, kind in pairs):
+        types = {nfc(kind): kind for kind in self.options.types or ()}
+        if pairs is None or any(nfc(kind) not in types for _, kind in pairs):
             return None
-        return ground(pairs, example.text)
+        return ground([(wanted, types[nfc(kind)]) for wanted, kind in pairs], example.text)
 
     def complete_part(self, text: str) -> str:
         return str(self.format.complete_part(text) or self.format.write((), self._nothing))
 
     def constraint(self, example: Example, normalize: Callable[[str], str]) -> Constraint:
-        return Grammar(self.format.lark(chunks(example.text, normalize), self.options.types or (), self._nothing))
+        types = [normalize(kind) for kind in self.options.types or ()]
+        return Grammar(self.format.lark(chunks(example.text, normalize), types, self._nothing))
 
     def record(self, answer: Sequence[Entity] | None) -> Any:
         if answer is None:
@@ -184,6 +206,10 @@ class Ner(Task):
         return measure_entities(answers, references, self.options.types or (), bootstrap=bootstrap, seed=seed)
 
 
+def is_type(text: str) -> bool:
+    return bool(text.strip()) and not any(c in text for c in "\t\n\r")
+
+
 def ground(pairs: Sequence[Pair], text: str) -> tuple[Entity, ...]:
     """Find the pairs in the text from left to right.
 
@@ -197,13 +223,14 @@ def ground(pairs: Sequence[Pair], text: str) -> tuple[Entity, ...]:
     types: dict[tuple[int, int], set[str]] = {}
     found: list[Entity] = []
     before = 0
-    for wanted, kind in pairs:
+    for written, kind in pairs:
+        wanted = nfc(written)
         behind = last[wanted][0] + 1 if wanted in last else 0
         place = source.find(wanted, max(before, behind)) or source.find(wanted, behind)
         if place is None and wanted in last and kind not in types[last[wanted]]:
             place = last[wanted]
         if place is None:
-            found.append(Entity(-1, -1, kind, wanted))
+            found.append(Entity(-1, -1, kind, written))
             continue
         last[wanted], before = place, place[0]
         types.setdefault(place, set()).add(kind)

@@ -12,6 +12,10 @@ from collections.abc import Callable, Iterable
 from functools import cache
 
 
+def nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
 def clusters(text: str) -> list[str]:
     """`text` cut where normalisation never reaches across: the NFC of the pieces joined is the NFC of the whole."""
     pieces: list[str] = []
@@ -29,7 +33,7 @@ class Source:
     def __init__(self, text: str) -> None:
         self.text = text
         self.plain = unicodedata.is_normalized("NFC", text)
-        self._nfc = text if self.plain else unicodedata.normalize("NFC", text)
+        self._nfc = text if self.plain else nfc(text)
         self._starts: dict[int, int] = {}
         if not self.plain:
             self._starts = _boundaries(clusters(text))
@@ -37,7 +41,7 @@ class Source:
     def find(self, wanted: str, start: int = 0) -> tuple[int, int] | None:
         """First place of `wanted` at or after code point `start` of the source that begins and ends on whole
         characters; None when there is none."""
-        needle = unicodedata.normalize("NFC", wanted)
+        needle = nfc(wanted)
         at = -1
         while needle and (at := self._nfc.find(needle, at + 1)) >= 0:
             begin, end = self._back(at), self._back(at + len(needle))
@@ -63,13 +67,16 @@ def _boundaries(pieces: Iterable[str]) -> dict[int, int]:
     ours = theirs = 0
     for piece in pieces:
         ours += len(piece)
-        theirs += len(unicodedata.normalize("NFC", piece))
+        theirs += len(nfc(piece))
         places[theirs] = ours
     return places
 
 
+@cache
 def _joins_left(char: str) -> bool:
-    return char > "\u02ff" and (unicodedata.combining(char) != 0 or char in _composing())
+    # A few vowel signs of Tibetan are no marks themselves but decompose into marks, which change their order.
+    first = unicodedata.normalize("NFD", char)[0]
+    return char > "\u02ff" and (unicodedata.combining(first) != 0 or first in _composing())
 
 
 @cache

@@ -55,8 +55,9 @@ class Screen:
                 nonlocal moved
                 moved += count
                 rate = f"{moved / max(time.monotonic() - start, 1e-9):.1f} {unit}/s"
-                fields = {"rate": rate, **({"note": note} if note else {})}
-                progress.update(task, advance=count, **fields)
+                progress.update(task, advance=count, rate=rate)
+                if note:
+                    progress.update(task, note=note)
 
             yield advance
 

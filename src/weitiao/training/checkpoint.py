@@ -64,7 +64,7 @@ def load_weights(folder: Path, model: Any) -> None:
     """Put the adapter of a folder into a model that already has adapters of the same layers."""
     from peft import set_peft_model_state_dict
 
-    result = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
+    result: Any = set_peft_model_state_dict(model, load_file(folder / "adapter_model.safetensors"))
     missing = [name for name in result.missing_keys if "lora_" in name]
     if missing or result.unexpected_keys:
         raise CheckpointError(f"{folder}: the adapter has other layers than this config makes ({missing[:1]})")

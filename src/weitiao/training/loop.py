@@ -38,6 +38,7 @@ class Step:
     loss: torch.Tensor
     norm: torch.Tensor
     rate: float
+    samples: int
     tokens: int
 
 
@@ -65,6 +66,9 @@ class Loop:
         self.schedule = get_scheduler(section.lr_scheduler_type, self.optimizer, section.warmup_steps, self.total)
         self.guard = GradientGuard(self.optimizer, forward.device)
         self.progress = Progress()
+        self._since: list[Step] = []
+        """Steps since the last line of the log."""
+        self._clock = time.monotonic()
 
     def resume(self, folder: Any) -> None:
         """Go on from a checkpoint folder."""
@@ -83,34 +87,33 @@ class Loop:
         evaluate: measures the validation rows. None: the last adapter is the best.
         Raises NonFiniteError when a gradient was NaN or infinite; the weights are those before it.
         """
-        section = self.config.training
         every = self.config.evaluation.steps or self.per_epoch
         self.model.train()
-        since: list[Step] = []
-        clock = time.monotonic()
+        self._clock = time.monotonic()
         with screen.bar("training", self.total, "steps", self.progress.step) as advance:
             while self.progress.step < self.total and not self.progress.finished:
-                since.append(self.step(self.progress.step))
-                self.progress.step += 1
-                step = self.progress.step
-                last = step == self.total
-                if step % section.logging_steps == 0 or last:
-                    figures = self._figures(since, time.monotonic() - clock)
-                    log.write(step, epoch=round(step / self.per_epoch, 4), **figures)
-                    since, clock = [], time.monotonic()
-                advance(1, f"loss {figures['loss']:.3f}" if not since else "")
-                due = evaluate is not None and (step % every == 0 or last)
-                if due or last or step % section.save_steps == 0:
-                    self._check(step)
-                if due:
-                    before = time.monotonic()
+                self._update(log, advance)
+                last = self.progress.step == self.total
+                due = evaluate is not None and (self.progress.step % every == 0 or last)
+                if evaluate is not None and due:
                     self._evaluate(evaluate, folder, told, log, screen)
-                    clock += time.monotonic() - before
-                if due or last or step % section.save_steps == 0:
+                if due or last or self.progress.step % self.config.training.save_steps == 0:
                     self._save(folder, told)
-        if not folder.adapter.is_dir() or evaluate is None:
-            with whole_folder(folder.adapter) as draft:
-                write_adapter(draft, self.model, told)
+        if evaluate is None:
+            self._keep_as_best(folder, told)
+
+    def _update(self, log: JsonlLog, advance: Callable[..., None]) -> None:
+        """One step, and at the log interval its line."""
+        self._since.append(self.step(self.progress.step))
+        self.progress.step += 1
+        step, note = self.progress.step, ""
+        if step % self.config.training.logging_steps == 0 or step == self.total:
+            self._refuse_non_finite()
+            figures = self._figures(time.monotonic() - self._clock)
+            log.write(step, epoch=round(step / self.per_epoch, 4), **figures)
+            note = f"loss {figures['loss']:.3f}"
+            self._since, self._clock = [], time.monotonic()
+        advance(1, note)
 
     def step(self, number: int) -> Step:
         """One optimizer update, on the samples of step `number`."""
@@ -131,7 +134,7 @@ class Loop:
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return Step(total, norm, rate, sum(batch.input_ids.numel() for batch in batches))
+        return Step(total, norm, rate, len(members), sum(batch.input_ids.numel() for batch in batches))
 
     def _batches(self, rows: Sequence[PackRow]) -> list[Batch]:
         room = self.config.engine.tokens_per_pack
@@ -142,31 +145,31 @@ class Loop:
         # Bins of equal width: `room` bounds what padding fills, too.
         return [padded_batch(self.prefix, [rows[i] for i in members]) for members in bins([widest] * len(rows), room)]
 
-    def _figures(self, steps: Sequence[Step], seconds: float) -> dict[str, float]:
+    def _figures(self, seconds: float) -> dict[str, float]:
         """Means over the steps since the last line. Waits for the device."""
+        steps = self._since
         losses = torch.stack([step.loss for step in steps]).tolist()
         norms = torch.stack([step.norm for step in steps]).tolist()
         return {
             "loss": sum(losses) / len(losses),
             "grad_norm": sum(norms) / len(norms),
             "learning_rate": steps[-1].rate,
-            "samples_per_second": len(steps) * self.config.training.samples_per_step / seconds,
+            "samples_per_second": sum(step.samples for step in steps) / seconds,
             "tokens_per_second": sum(step.tokens for step in steps) / seconds,
         }
 
-    def _check(self, step: int) -> None:
+    def _refuse_non_finite(self) -> None:
         bad = self.guard.first_bad_step()
         if bad is not None:
             section = self.config.training
             members = samples_of_step(len(self.rows), section.samples_per_step, self.config.run.seed, bad)
             raise NonFiniteError(
-                f"step {bad + 1}: the gradient is not finite; weights are kept as before it. "
+                f"step {bad + 1}: the gradient is not finite, and the weights are kept as before it. "
                 f"Training rows of that step (counted from 0): {members}; lower training.learning_rate, or look at them"
             )
 
-    def _evaluate(
-        self, evaluate: Evaluate, folder: RunFolder, told: TaskFile, log: JsonlLog, screen: Screen
-    ) -> None:
+    def _evaluate(self, evaluate: Evaluate, folder: RunFolder, told: TaskFile, log: JsonlLog, screen: Screen) -> None:
+        start = time.monotonic()
         value, figures = evaluate()
         progress = self.progress
         better = progress.best_value is None or value > progress.best_value
@@ -176,15 +179,21 @@ class Loop:
         if better:
             progress.best_value, progress.best_step = value, progress.step
             progress.evaluations_without_gain = 0
-            with whole_folder(folder.adapter) as draft:
-                write_adapter(draft, self.model, told)
-            return
-        progress.evaluations_without_gain += 1
+            self._keep_as_best(folder, told)
+        else:
+            progress.evaluations_without_gain += 1
         patience = self.config.evaluation.early_stopping_patience
         if patience is not None and progress.evaluations_without_gain >= patience:
             screen.note(f"stopping early: no better adapter in {patience} evaluations")
             progress.finished = True
+        # Rates in the log are those of training alone.
+        self._clock += time.monotonic() - start
+
+    def _keep_as_best(self, folder: RunFolder, told: TaskFile) -> None:
+        with whole_folder(folder.adapter) as draft:
+            write_adapter(draft, self.model, told)
 
     def _save(self, folder: RunFolder, told: TaskFile) -> None:
+        self._refuse_non_finite()
         save_checkpoint(folder.checkpoint(self.progress.step), self.model, told, self.optimizer, self.progress)
         folder.keep_checkpoints(self.progress.best_step)

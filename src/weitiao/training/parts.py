@@ -119,9 +119,7 @@ def loop(config: RunConfig, model: Any, predictor: Predictor, encoded: Sequence[
     return Loop(config, model, predictor.forward, encoded, common_prefix(encoded), accelerator)
 
 
-def evaluation(
-    config: RunConfig, task: Task, predictor: Predictor, splits: Splits, screen: Screen
-) -> Evaluate | None:
+def evaluation(config: RunConfig, task: Task, predictor: Predictor, splits: Splits, screen: Screen) -> Evaluate | None:
     """Measures the validation rows by the metric that chooses the best adapter; None when there are none."""
     rows = list(splits.validation)
     if not rows:

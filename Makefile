@@ -1,0 +1,34 @@
+# Each target needs Python >= 3.11 and make, nothing else; the first one called builds the shared environment .venv.
+# Another Python: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Newer than pyproject.toml when the environment is complete; an interrupted installation leaves none.
+STAMP := $(VENV)/.installed
+
+.DELETE_ON_ERROR:
+.PHONY: demo test lint docs-config
+
+# Fine-tune a real small model on real data, measure it, show ten predictions.
+demo: $(STAMP)
+	$(BIN)/weitiao demo
+
+# Everything that must hold before a commit, the slow tests included.
+test: lint
+	$(BIN)/python -m pytest -m ""
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Write docs/config.md from the config's own fields.
+docs-config: $(STAMP)
+	$(BIN)/python docs/make_config_reference.py
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Weitiao needs Python 3.11 or newer, $(PYTHON) is {v.major}.{v.minor}; call make with PYTHON=python3.12 or the like")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[test]'
+	@touch $@
