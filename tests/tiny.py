@@ -85,12 +85,13 @@ def tiny_model(folder: Path, family: str = "qwen2") -> Path:
     return folder
 
 
-def tiny_tokenizer(folder: Path, family: str = "qwen2") -> Tokenizer:
+def tiny_tokenizer(folder: Path, family: str = "qwen2", bpe: models.BPE | None = None) -> Tokenizer:
     """Write `tokenizer.json` and `tokenizer_config.json` of a byte-level BPE trained on the sentences above.
 
     qwen2, qwen3: NFC and Qwen's words. llama: no normal form, digits apart and GPT-2's words, as in SmolLM2.
+    bpe: a vocabulary to use in place of a trained one.
     """
-    tokenizer = Tokenizer(models.BPE())
+    tokenizer = Tokenizer(bpe or models.BPE())
     bytes_only = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     if family == "llama":
         digits = pre_tokenizers.Digits(individual_digits=True)
@@ -100,9 +101,8 @@ def tiny_tokenizer(folder: Path, family: str = "qwen2") -> Tokenizer:
         words = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN_WORDS), "isolated"), bytes_only])
     tokenizer.pre_tokenizer = words
     tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=len(alphabet) + MERGES, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator(_corpus(), trainer)
+    if bpe is None:
+        _train(tokenizer)
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
     tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in NOT_SPECIAL])
     folder.mkdir(parents=True, exist_ok=True)
@@ -144,6 +144,12 @@ def write_rows(path: Path, rows: Sequence[Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
     return path
+
+
+def _train(tokenizer: Tokenizer) -> None:
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=len(alphabet) + MERGES, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(_corpus(), trainer)
 
 
 def _corpus() -> list[str]:

@@ -12,6 +12,7 @@ transformers' mask builders, so none is made there.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -147,7 +148,7 @@ class AttentionPlan:
             longest_k,
             scale=scaling,
             window_size=(-1, 0),  # causal, aligned at the bottom right
-            enable_gqa=query.shape[1] != key.shape[1],
+            **_grouped(varlen_attn),
         )
         return out[None]
 
@@ -218,6 +219,11 @@ def _attention(
 
 
 AttentionInterface.register(NAME, _attention)
+
+
+def _grouped(kernel: Any) -> dict[str, bool]:
+    """torch 2.11 takes grouped heads as they are; later releases want to be told."""
+    return {"enable_gqa": True} if "enable_gqa" in inspect.signature(kernel).parameters else {}
 
 
 def _sdpa(

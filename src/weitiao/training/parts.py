@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from weitiao.config import RunConfig
@@ -112,8 +113,11 @@ def predictor(config: RunConfig, task: Task, encoder: Encoder, model: Any, told:
 
 
 def loop(config: RunConfig, model: Any, predictor: Predictor, encoded: Sequence[Encoded], screen: Screen) -> Loop:
-    device = predictor.forward.device
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if device.type == "cuda" else "no")
+    weight = predictor.forward.head.weight
+    # The adapters are float32; next to a bfloat16 base they compute in bfloat16.
+    accelerator = Accelerator(
+        cpu=weight.device.type == "cpu", mixed_precision="bf16" if weight.dtype == torch.bfloat16 else "no"
+    )
     if accelerator.num_processes > 1:
         raise ConfigError("training on several processes is not supported; start one process with one visible GPU")
     return Loop(config, model, predictor.forward, encoded, common_prefix(encoded), accelerator)
