@@ -8,9 +8,10 @@ import unicodedata
 from hypothesis import strategies as st
 
 PIECES = (
-    *("南京", "市", "长江", "ab", "a", "b", "7", "12", " ", "  ", "\n", "\t", "\r", "\\", "\\n", "\\t", '"', '"}', "，"),
+    *("南京", "市", "长江", "ab", "a", "b", "7", "12", " ", "  ", "，", "{", "[", "}]", "I'm"),
+    *("\n", "\t", "\r", "\\", "\\n", "\\t", '"', '"}'),
     *("é", "e\u0301", "e\u0323\u0301", "ả\u0323", "한", "\u1112\u1161\u11ab", "\u1112\u1161", "ก\u0e33", "\u212b"),
-    *("😀", "👩\u200d👧", "🇨🇳", "\ufeff", "\u2028", "\u0f40\u0f74\u0f73", "豈", "\U0001d160", "I'm", "{", "[", "}]"),
+    *("😀", "👩\u200d👧", "🇨🇳", "\ufeff", "\u2028", "\u0f40\u0f74\u0f73", "豈", "\U0001d160"),
 )
 """Repeats, escapes, NFD, conjoining Hangul, marks in an order that NFC changes, characters that NFC makes longer."""
 

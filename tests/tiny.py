@@ -52,6 +52,7 @@ OPINIONS = {
 ENGLISH = (
     "Decide which category the text belongs to. Answer with the category's name only.",
     "Find the entities in the text. Write one a line in reading order: the exact text, a tab, the type.",
+    "user\n\nRuns of\n\n\nwhite  space   become\t\ttokens:\n\nso \n what\n  follows a header merges with it.。\n\n",
     "system\nuser\nassistant\nThe model that we're training isn't large, but it's 100% real; you'll see.",
 )
 

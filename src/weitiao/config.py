@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -95,9 +96,9 @@ class LoraSection(Section):
 
 
 class TrainingSection(Section):
-    learning_rate: float = Field(1e-4, gt=0)
+    learning_rate: float = Field(1e-4, gt=0, allow_inf_nan=False)
     """Peak learning rate of AdamW."""
-    num_train_epochs: float = Field(2, gt=0)
+    num_train_epochs: float = Field(2, gt=0, allow_inf_nan=False)
     """Passes over the training rows."""
     max_steps: int | None = Field(None, ge=1)
     """Stop after so many steps, whatever `num_train_epochs` says."""
@@ -171,7 +172,7 @@ class RunConfig(Section):
     def run_name(self) -> str:
         """The run folder's name: `run.name`, else the model's short name and the task."""
         model = Path(self.model.name.rstrip("/")).name.removesuffix(".gguf")
-        return self.run.name or f"{model}-{self.task['name']}"
+        return self.run.name or re.sub(r"[^\w.-]+", "-", f"{model}-{self.task['name']}")
 
     @property
     def folder(self) -> Path:
@@ -226,7 +227,8 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
 
 
 def dump_yaml(config: BaseModel) -> str:
-    return yaml.safe_dump(config.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+    """YAML that `load_config` reads back to an equal config."""
+    return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, allow_unicode=True, sort_keys=False)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -234,12 +236,11 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.load(path.read_text("utf-8"), Loader=_Loader)
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text; save the config as UTF-8") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2026-02-30
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(
-            f"{path}{line}: is not valid YAML ({getattr(error, 'problem', None) or 'unreadable'})"
-        ) from None
+        problem = getattr(error, "problem", None) or " ".join(str(error).split())[:120]
+        raise ConfigError(f"{path}{line}: is not valid YAML ({problem}); correct it") from None
     if not isinstance(values, dict):
         raise ConfigError(
             f"{path}: wanted sections such as `task:`, `model:` and `data:`, found {type(values).__name__}"
@@ -247,14 +248,29 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return values
 
 
+_NUMBER = re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$")
+_BOOLEAN = re.compile(r"^(true|True|TRUE|false|False|FALSE)$")
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 reads `1e-4` as text; users mean a number."""
+    """YAML 1.1 with two of its surprises mended: `1e-4` is a number, and only `true` and `false` are booleans."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    __import__("re").compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
+class _Dumper(yaml.SafeDumper):
+    """Quotes what `_Loader` would read as a number, and U+0085, which YAML takes for a line break."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", _BOOLEAN, list("tTfF"))
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+0123456789"))
+_Dumper.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\x85" in text else None),
 )
 
 
@@ -265,7 +281,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
     *sections, last = key.strip().split(".")
     try:
         value = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"{override!r}: the value is not valid YAML; quote it") from None
     place = values
     for name in sections:
@@ -278,7 +294,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 def _explain(model: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
-    location = [part for part in first["loc"] if isinstance(part, str)]
+    location = [str(part) for part in first["loc"]]
     # A union adds the name of each alternative to the location; those are no keys.
     key = ".".join(part for part in location if part not in ("str", "float", "int"))
     shown = _shown(first["input"])
@@ -289,6 +305,8 @@ def _explain(model: type[BaseModel], error: ValidationError) -> str:
         return f"unknown key `{key}` (value {shown}); {tail}"
     if first["type"] == "missing":
         return f"key `{key}` is missing"
+    if first["type"] in ("model_type", "dict_type"):
+        return f"key `{key}` = {shown}: wanted keys below it, one a line (or leave `{key}` out)"
     message = first["msg"].removeprefix("Value error, ")
     return f"key `{key}` = {shown}: {message[0].lower()}{message[1:]}"
 

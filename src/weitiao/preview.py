@@ -8,13 +8,11 @@ from rich.console import Console
 from rich.text import Text
 
 from weitiao.config import RunConfig
-from weitiao.data.encode import Encoder
 from weitiao.data.prefix import common_prefix
 from weitiao.data.splits import load
 from weitiao.errors import ConfigError
-from weitiao.families.base import context_length, family_of
 from weitiao.families.tokenizer import TextTokenizer
-from weitiao.model.files import model_folder
+from weitiao.model.base import open_base
 from weitiao.tasks.base import task_options
 
 SHARED, OWN, SUPERVISED = "cyan", "white", "bold black on green"
@@ -26,10 +24,8 @@ def preview(config: RunConfig, row: int, console: Console | None = None) -> None
     task, splits = load(config.data, task_options(config.task), config.run.seed)
     if row >= len(splits.train):
         raise ConfigError(f"--row {row}: there are {len(splits.train)} training rows, counted from 0")
-    folder = model_folder(config.model)
-    tokenizer = TextTokenizer(folder)
-    chat = family_of(folder, config.model.family)[1].chat_format(tokenizer)
-    encoder = Encoder(task, chat, config.data.max_length, context_length(folder))
+    base = open_base(config.model)
+    encoder = base.encoder(task, config.data.max_length)
     prefix = len(common_prefix([encoder.prompt(example) for example in splits.train]))
     example = splits.train[row]
     encoded = encoder.training(example)
@@ -41,7 +37,7 @@ def preview(config: RunConfig, row: int, console: Console | None = None) -> None
     )
     for title, ids, style in parts:
         console.print(Text(f"── {title}: {len(ids)} tokens", style="bold"))
-        console.print(_coloured(tokenizer, ids, style))
+        console.print(_coloured(base.tokenizer, ids, style))
     if encoded.removed:
         console.print(f"{encoded.removed} tokens of the text were left out (data.max_length)", markup=False)
 

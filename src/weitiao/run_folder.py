@@ -19,7 +19,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,14 @@ from weitiao.config import SCHEMA_VERSION, RunConfig, Section, dump_yaml, load_c
 from weitiao.errors import CheckpointError, ConfigError
 
 MANIFEST = "files.json"
+
+
+class BaseName(Section):
+    name: str
+    """As the config had it."""
+    fingerprint: str
+    """Of the weights."""
+    cache_dir: str | None = None
 
 
 class TaskFile(Section):
@@ -39,8 +47,7 @@ class TaskFile(Section):
     template_hash: str
     tokenizer_hash: str
     stop_ids: list[int]
-    base: dict[str, str]
-    """`name` as the config had it, and `fingerprint` of the weights."""
+    base: BaseName
     max_length: int
     max_answer_tokens: int
     """Longest answer that prediction writes: twice the longest one in training."""
@@ -78,6 +85,13 @@ class RunFolder:
         for folder in [self.adapter, *self._checkpoints()]:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def refuse_blocked(self) -> None:
+        """ConfigError when something that is no folder, or may not be written into, stands where the run would be."""
+        place = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            what = "may not be written into" if place.is_dir() else "is no folder"
+            raise ConfigError(f"{place}: {what}, so no run can be in {self.path}; set run.output_dir or run.name")
+
     def read_config(self) -> RunConfig:
         if not self.exists:
             raise CheckpointError(
@@ -85,14 +99,25 @@ class RunFolder:
             )
         return load_config(self.config)
 
+    def read_metrics(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self.metrics.read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise CheckpointError(f"{self.metrics}: unreadable ({error}); remove it, and train goes on") from None
+
+    def read_data(self) -> dict[str, Any]:
+        try:
+            facts = json.loads(self.data.read_text("utf-8"))
+            if not isinstance(facts["files"], dict):
+                raise ValueError("`files` is no mapping")
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{self.data}: unreadable ({error}); train again with --overwrite") from None
+        return dict(facts)
+
     def refuse_other(self, config: RunConfig, data: dict[str, Any]) -> None:
         """ConfigError with the difference when the folder belongs to another config or to other data."""
-        try:
-            before = self.read_config().model_dump(mode="json")
-            data_before = json.loads(self.data.read_text("utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{self.path}: damaged run folder ({error}); remove it, or use --overwrite") from None
-        changes = list(_differences(before, config.model_dump(mode="json"))) + list(_differences(data_before, data))
+        before = self.read_config().model_dump(mode="json")
+        changes = [*_differences(before, config.model_dump(mode="json")), *_differences(self.read_data(), data)]
         if changes:
             shown = "; ".join(changes[:4]) + ("; …" if len(changes) > 4 else "")
             raise ConfigError(
@@ -141,7 +166,8 @@ def read_task_file(folder: Path) -> TaskFile:
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA_VERSION:
         raise CheckpointError(
-            f"{folder}/task.json: schema_version {version!r}, but this Weitiao reads {SCHEMA_VERSION}; use a version that wrote it"
+            f"{folder}/task.json: schema_version {version!r}, but this Weitiao reads {SCHEMA_VERSION}; "
+            "use the version that wrote it"
         )
     return validated(TaskFile, values, str(folder / "task.json"))
 
@@ -172,12 +198,12 @@ def whole_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def damage(folder: Path) -> str | None:
-    """What is wrong with a folder that `whole_folder` wrote, or None."""
+def damage(folder: Path, editable: Collection[str] = ()) -> str | None:
+    """What is wrong with a folder that `whole_folder` wrote, or None. editable: files that may be others by now."""
     try:
         hashes = json.loads((folder / MANIFEST).read_text("utf-8"))
         for name, wanted in hashes.items():
-            if _sha256(folder / name) != wanted:
+            if name not in editable and _sha256(folder / name) != wanted:
                 return f"{name} is not what was saved"
     except (OSError, ValueError) as error:
         return str(error)

@@ -2,16 +2,15 @@
 
 import base64
 import json
-import os
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from texts import CONTROLS, texts
-from tiny import tiny_tokenizer
 from tokenizers import models
 
+from texts import CONTROLS, texts
+from tiny import tiny_tokenizer
 from weitiao.config import ModelSection
 from weitiao.data.encode import Encoder
 from weitiao.errors import ConfigError, ModelError, RenderError
@@ -79,12 +78,8 @@ def test_prompt_ids_are_those_of_the_models_own_template(chat, reference, user, 
 
 
 @given(turns=st.lists(texts(4), min_size=4, max_size=4))
-def test_a_longer_conversation_is_rendered_as_the_template_does(qwen2_folder, turns):
-    assert_same(chat_of(qwen2_folder), reference_of_qwen2(qwen2_folder), conversation(*turns))
-
-
-def reference_of_qwen2(folder: Path, known: dict = {}):  # noqa: B006
-    return known.setdefault(folder, reference_of(folder)) if folder not in known else known[folder]
+def test_a_longer_conversation_is_rendered_as_the_template_does(chat, reference, turns):
+    assert_same(chat, reference, conversation(*turns))
 
 
 @given(user=MIXED, answer=MIXED)
@@ -118,10 +113,17 @@ def test_the_stop_ends_a_turn(chat):
 
 
 def test_roles_out_of_turn_are_refused(chat):
-    turns = {"system": Message.of("system", "s"), "user": Message.of("user", "u"), "assistant": Message.of("assistant", "a")}
-    for roles in ((), ("system",), ("user",), ("system", "user", "user"), ("system", "user", "assistant")):
+    one = {message.role: message for message in conversation("s", "u", "a")}
+    for roles in (
+        (),
+        ("system",),
+        ("user",),
+        ("user", "user"),
+        ("system", "user", "user"),
+        ("system", "user", "assistant"),
+    ):
         with pytest.raises(RenderError, match="in turn"):
-            chat.prompt_ids([turns[role] for role in roles])
+            chat.prompt_ids([one[role] for role in roles])
 
 
 def test_the_hash_names_the_format(chat):
@@ -186,7 +188,11 @@ def test_unknown_families_and_models_are_refused(qwen2_folder, tmp_path):
     with pytest.raises(ModelError, match=r"no config\.json"):
         family_of(tmp_path)
     config = tmp_path / "config.json"
-    for content, message in (('{"model_type": "mamba"}', "'mamba'.*qwen2"), ("{", "not valid JSON"), ("[]", "JSON object")):
+    for content, message in (
+        ('{"model_type": "mamba"}', "'mamba'.*qwen2"),
+        ("{", "not valid JSON"),
+        ("[]", "JSON object"),
+    ):
         config.write_text(content)
         with pytest.raises(ModelError, match=message):
             family_of(tmp_path)
@@ -232,7 +238,7 @@ def test_prompts_on_the_real_qwen_vocabulary(tmp_path_factory):
 
 
 def byte_level(ranks: dict[bytes, int]) -> models.BPE:
-    """A tiktoken vocabulary as BPE: each token is merged from any two that it can be cut into, in the order of ranks."""
+    """A tiktoken vocabulary as BPE: each token merges any two that it can be cut into, by rank."""
     letters = bytes_to_letters()
     shown = {token: "".join(letters[b] for b in token) for token in ranks}
     merges = []

@@ -33,7 +33,9 @@ def choose_way(wanted: str, device: torch.device, dtype: torch.dtype) -> Way:
     """The way for `engine.attention`; ConfigError when it cannot run here."""
     able = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
     if wanted == "varlen" and not able:
-        raise ConfigError(f'key `engine.attention` = "varlen" needs CUDA and bfloat16, not {device.type} and {dtype}')
+        raise ConfigError(
+            f'key `engine.attention` = "varlen" needs CUDA and bfloat16, not {device.type} and {dtype}; use "auto"'
+        )
     if wanted == "auto":
         return "varlen" if able else "rows"
     return wanted  # type: ignore[return-value]
@@ -221,7 +223,7 @@ def _attention(
 AttentionInterface.register(NAME, _attention)
 
 
-def _grouped(kernel: Any) -> dict[str, bool]:
+def _grouped(kernel: Any) -> dict[str, Any]:
     """torch 2.11 takes grouped heads as they are; later releases want to be told."""
     return {"enable_gqa": True} if "enable_gqa" in inspect.signature(kernel).parameters else {}
 

@@ -79,4 +79,7 @@ def model_config(folder: Path) -> dict[str, Any]:
 
 def context_length(folder: Path) -> int:
     """Tokens that the model in `folder` can take."""
-    return int(model_config(folder).get("max_position_embeddings") or 1 << 20)
+    length = model_config(folder).get("max_position_embeddings") or 1 << 20
+    if not isinstance(length, int):
+        raise ModelError(f"{folder}/config.json: max_position_embeddings is {length!r}; wanted a number of tokens")
+    return length

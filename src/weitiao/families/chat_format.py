@@ -45,7 +45,8 @@ class ChatFormat(ABC):
         messages: a system message, then user and assistant messages in turn; RenderError otherwise.
         """
         turns = [message.role for message in messages]
-        if len(turns) % 2 or turns != ["system", *["user", "assistant"] * (len(turns) // 2)][: len(turns)]:
+        wanted = ["system", *["user", "assistant"] * (len(turns) // 2)][: len(turns)]
+        if not turns or len(turns) % 2 or turns != wanted:
             raise RenderError(
                 "a prompt is a system message, then user and assistant messages in turn, a user's last; "
                 f"found {', '.join(turns) or 'none'}"

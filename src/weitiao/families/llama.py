@@ -1,4 +1,4 @@
-"""Models of Llama's build that speak ChatML, such as SmolLM2. A tokenizer without ChatML's control tokens is refused."""
+"""Models of Llama's build that speak ChatML, such as SmolLM2. One without ChatML's control tokens is refused."""
 
 from weitiao.families.base import Family
 from weitiao.families.chat_format import ChatML

@@ -19,7 +19,7 @@ class TextTokenizer:
 
     def __init__(self, folder: str | Path) -> None:
         """folder: one that holds `tokenizer.json`. Raises ModelError when it does not or cannot be read."""
-        path = Path(folder) / "tokenizer.json"
+        path = self._path = Path(folder) / "tokenizer.json"
         try:
             raw = path.read_bytes()
             spec = json.loads(raw)
@@ -53,7 +53,10 @@ class TextTokenizer:
     def control(self, name: str) -> int:
         """Id of a control token; ModelError when the vocabulary has none of that name."""
         if name not in self._controls:
-            raise ModelError(f"the tokenizer has no control token {name!r}, which this family's chat format needs")
+            raise ModelError(
+                f"{self._path}: no control token {name!r}, which the family's chat format needs; "
+                "choose a model that was trained with it (an Instruct or Chat one)"
+            )
         return self._controls[name]
 
     @property

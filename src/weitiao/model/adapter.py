@@ -58,11 +58,12 @@ def check_targets(model: Any, targets: Sequence[str]) -> None:
 def open_adapter(model: Any, folder: Path, trainable: bool = False) -> Any:
     """The adapter of a folder on its base. Raises CheckpointError when its files are damaged."""
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     try:
         with quiet():
             return PeftModel.from_pretrained(model, folder, is_trainable=trainable, local_files_only=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         first = re.sub(r"\s+", " ", str(error))[:160]
         raise CheckpointError(f"{folder}: the adapter cannot be loaded ({first})") from None
 

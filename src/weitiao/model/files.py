@@ -46,11 +46,16 @@ def _tensors(path: Path) -> Iterator[tuple[str, tuple[str, list[int], bytes]]]:
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
+            size = path.stat().st_size - 8 - length
+            if size < 0:
+                raise ValueError("it ends within its header")
             header = json.loads(file.read(length))
             for name, entry in header.items():
                 if name != "__metadata__":
                     begin, end = entry["data_offsets"]
+                    if end > size:
+                        raise ValueError(f"it ends before {name!r} does")
                     file.seek(8 + length + begin)
                     yield name, (entry["dtype"], entry["shape"], file.read(min(SAMPLE, end - begin)))
-    except (OSError, ValueError, KeyError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise ModelError(f"{path}: damaged weights ({error}); fetch the model again") from None

@@ -7,6 +7,7 @@ folders only.
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 from weitiao.errors import ModelError
@@ -24,7 +25,7 @@ def converted(path: Path, cache_dir: str | None) -> Path:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     folder = cache_root(cache_dir) / "gguf" / f"{path.stem}-{digest[:16]}"
     if not folder.is_dir():
-        print(f"converting {path.name} to a folder that loads fast (once, about half a minute)", flush=True)
+        print(f"converting {path.name} to a folder that loads fast (once, about half a minute)", file=sys.stderr)
         _convert(path, folder)
     return folder
 

@@ -33,15 +33,26 @@ def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
 
 def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     """The `…ForCausalLM` of a Hugging Face folder, frozen, in evaluation mode. Raises ModelError when unreadable."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     model_config(folder)
     with quiet():
         try:
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, attn_implementation="sdpa", local_files_only=True, use_safetensors=True
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype,
+                attn_implementation="sdpa",
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from None
-    model.to(device)  # type: ignore[arg-type]
+    model, found = loaded
+    # transformers would go on with random numbers in their place.
+    missing = sorted(found["missing_keys"])
+    if missing:
+        raise ModelError(f"{folder}: the weights lack {missing[0]!r} ({len(missing)} in all); fetch the model again")
+    model.to(device)
     return model.requires_grad_(False).eval()

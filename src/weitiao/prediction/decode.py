@@ -6,7 +6,7 @@ its neighbours. Rows that have ended leave the batch when half of it has.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,9 @@ from transformers import DynamicCache
 from weitiao.engine.attention_plan import NAME, CachePlan
 from weitiao.engine.forward import Forward, use_attention
 from weitiao.prediction.grammar import Matchers
+
+LOOK = 16
+"""Tokens between two looks at whether a row repeats itself."""
 
 
 @dataclass
@@ -48,29 +51,42 @@ class Decoder:
         return cache
 
     @torch.inference_mode()
-    def decode(self, prefix: DynamicCache, prompts: Sequence[Sequence[int]], matchers: Matchers) -> list[Decoded]:
-        """Answers to `prompts` (their ids behind the prefix), in order."""
+    def decode(
+        self,
+        prefix: DynamicCache,
+        prompts: Sequence[Sequence[int]],
+        matchers: Matchers,
+        spent: Callable[[int, list[int]], bool] = lambda row, ids: False,
+    ) -> list[Decoded]:
+        """Answers to `prompts` (their ids behind the prefix), in order.
+
+        spent: told now and then of a row's tokens; a row for which it is true gets no more.
+        """
         shared = prefix.get_seq_length()
         lengths = torch.tensor([len(prompt) for prompt in prompts])
         cache = _repeated(prefix, len(prompts))
         logits, seen = self._prefill(prompts, lengths, shared, cache)
         out = [Decoded([], 0.0, complete=False) for _ in prompts]
         rows = list(range(len(prompts)))
+        ended: set[int] = set()
         for count in range(self.budget + 1):
             tokens, chances = _choose(logits, matchers.allowed())
             running = []
             for at, (row, token, chance) in enumerate(zip(rows, tokens, chances, strict=True)):
-                if out[row].complete:
+                if row in ended:
                     continue
                 out[row].log_probability += chance
                 if token == self.stop:
                     out[row].complete = True
-                else:
+                elif count < self.budget:
                     out[row].ids.append(token)
+                if out[row].complete or count == self.budget or (count % LOOK == LOOK - 1 and spent(row, out[row].ids)):
+                    ended.add(row)
+                else:
                     running.append(at)
-            if not running or count == self.budget:
+            if not running:
                 break
-            matchers.take([self.stop if out[row].complete else t for row, t in zip(rows, tokens, strict=True)])
+            matchers.take([self.stop if row in ended else t for row, t in zip(rows, tokens, strict=True)])
             if len(running) * 2 <= len(rows):
                 rows = [rows[at] for at in running]
                 tokens = [tokens[at] for at in running]

@@ -6,18 +6,21 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from weitiao.config import SCHEMA_VERSION, DataSection, RunConfig
+from weitiao.config import SCHEMA_VERSION, RunConfig
 from weitiao.data.source import read_rows
-from weitiao.data.splits import load
-from weitiao.errors import ConfigError
+from weitiao.data.splits import fingerprint, load
+from weitiao.errors import ConfigError, DataError
+from weitiao.prediction.adapter_folder import open_folder
 from weitiao.prediction.baselines import BASELINES
-from weitiao.prediction.predictor import Predictor
 from weitiao.run_folder import RunFolder, find_adapter
-from weitiao.tasks.base import Example, Task, task_options
+from weitiao.tasks.base import Example, Task
 from weitiao.tracking.screen import Screen
 from weitiao.types import Prediction
+
+if TYPE_CHECKING:
+    from weitiao.prediction.predictor import Predictor
 
 Systems = dict[str, list[Prediction]]
 
@@ -68,27 +71,44 @@ def evaluate(
     """
     screen = screen or Screen(silent=True)
     config = run_config(run)
-    predictor = Predictor.open(run)
+    folder = open_folder(run)
     train: Sequence[Example] = ()
     if data is None or baselines:
-        task, splits = load(config.data, task_options(config.task), config.run.seed)
+        _refuse_changed_data(folder.path.parent, config)
+        _, splits = load(config.data, folder.task.options, config.run.seed)
         split, test, train = (
             ("test", splits.test, splits.train) if splits.test else ("validation", splits.validation, splits.train)
         )
     if data is not None:
-        section = config.data.model_copy(update={"encoding": predictor.encoding, "columns": dict(predictor.columns)})
-        split, test = str(data), [predictor.task.example(row) for row in read_rows(str(data), section)]
+        told = {"encoding": folder.told.encoding, "columns": folder.told.columns}
+        section = config.data.model_copy(update=told)
+        split, test = str(data), [folder.task.example(row) for row in read_rows(str(data), section)]
     if not test:
         raise ConfigError(f"{run}: the run has no test or validation rows; name a labelled file with --data")
+
+    from weitiao.prediction.predictor import Predictor  # torch takes seconds to import
+
+    predictor = Predictor.open(folder)
     systems = answers_of_systems(predictor, train, test, baselines=baselines, untuned=baselines, screen=screen)
     section_ = config.evaluation
-    return measured(predictor.task, systems, test, split=split, bootstrap=section_.bootstrap, seed=config.run.seed)
+    return measured(folder.task, systems, test, split=split, bootstrap=section_.bootstrap, seed=config.run.seed)
 
 
 def run_config(run: str | Path) -> RunConfig:
     """Config of the run that a run, adapter or checkpoint folder belongs to."""
     folder = find_adapter(run)
     return RunFolder(folder.parent).read_config()
+
+
+def _refuse_changed_data(run: Path, config: RunConfig) -> None:
+    """Other files would give other splits, and rows that were trained on among those to measure."""
+    trained = RunFolder(run).read_data()["files"]
+    changed = [path for path, digest in fingerprint(config.data).items() if trained.get(path) != digest]
+    if changed:
+        raise DataError(
+            f"{changed[0]}: is not the file that {run} was trained with; "
+            "restore it, or name a labelled file with --data"
+        )
 
 
 def write_predictions(path: Path, task: Task, examples: Sequence[Example], answers: Sequence[Prediction]) -> None:

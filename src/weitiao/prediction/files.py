@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from weitiao.config import DataSection
+from weitiao.data.formats import jsonl
 from weitiao.data.source import read_rows
 from weitiao.errors import DataError
+from weitiao.prediction.adapter_folder import open_folder
 from weitiao.prediction.evaluate import prediction_record
-from weitiao.prediction.predictor import Predictor
 from weitiao.tracking.screen import Screen
 from weitiao.types import Row
 
@@ -32,15 +33,21 @@ def predict_file(run: str | Path, source: str, output: Path | None, screen: Scre
         )
     if output is not None and not output.parent.is_dir():
         raise DataError(f"{output}: no folder {str(output.parent)!r}; make it first")
-    predictor = Predictor.open(run)
-    columns, encoding = dict(predictor.columns), predictor.encoding
-    section = DataSection(train=source, columns=columns, encoding=encoding)  # type: ignore[call-arg]
+    if output is not None and output.is_dir():
+        raise DataError(f"{output}: is a folder; name a file in it")
+    folder = open_folder(run)
+    columns = folder.told.columns
+    section = DataSection(train=source, columns=columns, encoding=folder.told.encoding)  # type: ignore[call-arg]
     rows = _standard_input(columns) if source == "-" else read_rows(source, section)
-    examples = [predictor.task.example(row, labelled=False) for row in rows]
+    examples = [folder.task.example(row, labelled=False) for row in rows]
+
+    from weitiao.prediction.predictor import Predictor  # torch takes seconds to import
+
+    predictor = Predictor.open(folder)
     with screen.bar("predicting", len(examples), "rows") as advance:
         answers = predictor.answer(examples, advance)
     records = [
-        prediction_record(predictor.task, example, answer) for example, answer in zip(examples, answers, strict=True)
+        prediction_record(folder.task, example, answer) for example, answer in zip(examples, answers, strict=True)
     ]
     if output is None:
         _write_jsonl(sys.stdout, records)
@@ -54,15 +61,16 @@ def predict_file(run: str | Path, source: str, output: Path | None, screen: Scre
 
 def _standard_input(columns: Mapping[str, str]) -> list[Row]:
     rows = []
-    for number, line in enumerate(sys.stdin, 1):
+    for number, raw in enumerate(sys.stdin.buffer, 1):
+        place = f"standard input:{number}"
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError:
+            raise DataError(f"{place}: is not UTF-8 text; convert it, or name a file of data.encoding") from None
         if not line.strip():
             continue
-        fields: dict[str, Any] = {columns.get("text", "text"): line.rstrip("\r\n")}
-        if line.lstrip().startswith("{"):
-            try:
-                fields = json.loads(line)
-            except ValueError as error:
-                raise DataError(f"standard input:{number}: broken JSON ({error}); wanted an object or a text") from None
+        is_json = line.lstrip().startswith("{")
+        fields = jsonl.record(line, place) if is_json else {columns.get("text", "text"): line}
         rows.append(Row(fields, "standard input", number, columns))
     if not rows:
         raise DataError("standard input: holds no rows; wanted a JSON object or a text a line")

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import takewhile
 
 import numpy as np
 import torch
@@ -31,10 +32,14 @@ Scores = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """Tokens of a possible continuation, and the ids of which any one ends it."""
+    """A possible continuation: token sequences, each with what ends it, of which any one is this continuation."""
 
-    ids: tuple[int, ...]
-    ends: tuple[int, ...]
+    paths: tuple[tuple[int, ...], ...]
+
+    @property
+    def size(self) -> int:
+        """Tokens that it adds to a tree; its paths part at their end."""
+        return max(len(path) for path in self.paths) - 1
 
 
 class LabelScorer:
@@ -66,7 +71,8 @@ class LabelScorer:
         choices: Sequence[Choice],
         advance: Callable[[int], None],
     ) -> list[Prediction]:
-        candidates = [tuple(Candidate(self._answer_ids(x), (self.chat.stop,)) for x in c.labels) for c in choices]
+        stop = (self.chat.stop,)
+        candidates = [tuple(Candidate((self._answer_ids(label) + stop,)) for label in c.labels) for c in choices]
         scores = self.scores(prefix, prompts, candidates, advance)
         return [_best(choice.labels, _shares(row)) for choice, row in zip(choices, scores, strict=True)]
 
@@ -84,25 +90,29 @@ class LabelScorer:
         """
         walks = [_Walk(choice) for choice in choices]
         while open_rows := [i for i, walk in enumerate(walks) if not walk.done]:
-            starts = [prompts[i] + self._answer_ids(walks[i].text) for i in open_rows]
-            offers = [self._continuations(walks[i]) for i in open_rows]
+            stems, offers = zip(*(self._continuations(walks[i]) for i in open_rows), strict=True)
+            starts = [prompts[i] + stem for i, stem in zip(open_rows, stems, strict=True)]
             for i, row in zip(open_rows, self.scores(prefix, starts, offers), strict=True):
                 walks[i].take(_shares(row))
                 if walks[i].done:
                     advance(1)
         return [walk.prediction() for walk in walks]
 
-    def _continuations(self, walk: _Walk) -> tuple[Candidate, ...]:
-        """To end here first, then each label that may come next."""
+    def _continuations(self, walk: _Walk) -> tuple[tuple[int, ...], tuple[Candidate, ...]]:
+        """What all of them begin with, and behind it: to end here first, then each label that may come next.
+
+        Whole answers are encoded, as in training: a line break may melt into one token with the sign before it.
+        """
         stop = (self.chat.stop,)
-        newline = self._answer_ids("\n")[:1]
-        first = self._answer_ids("" if walk.taken else walk.choice.nothing)
-        offers = [Candidate(first, stop)]
+        offers = [[self._answer_ids(walk.text or walk.choice.nothing) + stop]]
         for label in walk.left:
-            ends = stop if label == walk.choice.labels[-1] else stop + newline
-            whole = self._answer_ids("\n".join([*walk.taken, label]))
-            offers.append(Candidate(whole[len(self._answer_ids(walk.text)) :], ends))
-        return tuple(offers)
+            text = "\n".join([*walk.taken, label])
+            offers.append([self._answer_ids(text) + stop])
+            if label != walk.choice.labels[-1]:
+                offers[-1].append(self._answer_ids(text + "\n"))
+        together = zip(*(path for paths in offers for path in paths), strict=False)
+        stem = tuple(tokens[0] for tokens in takewhile(lambda tokens: len(set(tokens)) == 1, together))
+        return stem, tuple(Candidate(tuple(path[len(stem) :] for path in paths)) for paths in offers)
 
     def scores(
         self,
@@ -115,7 +125,7 @@ class LabelScorer:
         pieces = [
             (i, part)
             for i, offers in enumerate(candidates)
-            for part in _parts(offers, self.batch_tokens - len(prompts[i]))
+            for part in _parts(offers, self.batch_tokens - len(prefix) - len(prompts[i]))
         ]
         trees = [_tree(candidates[i][part]) for i, part in pieces]
         rows = [_row(prompts[i], tree) for (i, _), tree in zip(pieces, trees, strict=True)]
@@ -182,23 +192,21 @@ class _Walk:
 class _Tree:
     """Candidates as a tree. Node 0 is the prompt's last token; node k + 1 is `ids[k]`.
 
-    `read_nodes` and `read_tokens` list the log-probabilities to read; `owners` says whose they are, and `is_end` those
-    of which a candidate needs any one.
+    `read_nodes` and `read_tokens` list the log-probabilities to read, and `read_paths` whose they are; `owners` says
+    to which candidate a path belongs.
     """
 
     ids: tuple[int, ...]
     parents: tuple[int, ...]
     read_nodes: NDArray[np.int64]
     read_tokens: NDArray[np.int64]
+    read_paths: NDArray[np.int64]
     owners: NDArray[np.int64]
-    is_end: NDArray[np.bool_]
-    count: int
 
     def scores(self, read: Scores) -> Scores:
-        inner = np.bincount(self.owners[~self.is_end], read[~self.is_end], minlength=self.count)
-        ends = np.full(self.count, -np.inf)
-        np.logaddexp.at(ends, self.owners[self.is_end], read[self.is_end])
-        return inner + ends
+        out = np.full(self.owners[-1] + 1, -np.inf)
+        np.logaddexp.at(out, self.owners, np.bincount(self.read_paths, read))
+        return out
 
 
 @lru_cache(maxsize=4096)
@@ -206,19 +214,20 @@ def _tree(candidates: tuple[Candidate, ...]) -> _Tree:
     ids: list[int] = []
     parents: list[int] = []
     children: dict[tuple[int, int], int] = {}
-    reads: list[tuple[int, int, int, bool]] = []
-    for owner, candidate in enumerate(candidates):
+    reads: list[tuple[int, int, int]] = []
+    paths = [(owner, path) for owner, candidate in enumerate(candidates) for path in candidate.paths]
+    for number, (_, path) in enumerate(paths):
         node = 0
-        for token in candidate.ids:
-            reads.append((node, token, owner, False))
+        for token in path[:-1]:
+            reads.append((node, token, number))
             if (node, token) not in children:
                 ids.append(token)
                 parents.append(node)
                 children[node, token] = len(ids)
             node = children[node, token]
-        reads.extend((node, end, owner, True) for end in candidate.ends)
-    nodes, tokens, owners, is_end = (np.array(column) for column in zip(*reads, strict=True))
-    return _Tree(tuple(ids), tuple(parents), nodes, tokens, owners, is_end.astype(bool), len(candidates))
+        reads.append((node, path[-1], number))
+    nodes, tokens, numbers = (np.array(column) for column in zip(*reads, strict=True))
+    return _Tree(tuple(ids), tuple(parents), nodes, tokens, numbers, np.array([owner for owner, _ in paths]))
 
 
 def _row(prompt: tuple[int, ...], tree: _Tree) -> PackRow:
@@ -232,10 +241,10 @@ def _parts(candidates: tuple[Candidate, ...], room: int) -> Iterator[slice]:
     """Slices of the candidates whose tokens fit into `room` (each holds at least one candidate)."""
     start = used = 0
     for at, candidate in enumerate(candidates):
-        if used + len(candidate.ids) > room and at > start:
+        if used + candidate.size > room and at > start:
             yield slice(start, at)
             start, used = at, 0
-        used += len(candidate.ids)
+        used += candidate.size
     yield slice(start, len(candidates))
 
 

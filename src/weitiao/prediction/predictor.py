@@ -7,28 +7,24 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from weitiao.config import ModelSection
 from weitiao.data.encode import Encoder
 from weitiao.data.pack import bins
 from weitiao.data.prefix import common_prefix
 from weitiao.engine.attention_plan import choose_way
 from weitiao.engine.forward import Forward
-from weitiao.errors import CheckpointError
-from weitiao.families.base import context_length, family_of
-from weitiao.families.tokenizer import TextTokenizer
 from weitiao.model.adapter import open_adapter
-from weitiao.model.files import fingerprint, model_folder
 from weitiao.model.load import choose_device, choose_dtype, load_model
+from weitiao.prediction.adapter_folder import AdapterFolder, open_folder
 from weitiao.prediction.decode import Decoded, Decoder
 from weitiao.prediction.grammar import GrammarCompiler
 from weitiao.prediction.label_scores import LabelScorer
-from weitiao.run_folder import TaskFile, find_adapter, read_task_file
-from weitiao.tasks.base import Example, Task, task_class, task_options
+from weitiao.tasks.base import Example, Task
 from weitiao.types import Choice, Grammar, Prediction, Row
 
 Advance = Callable[[int], None]
@@ -38,7 +34,7 @@ BATCH_TOKENS = 4096
 
 def load(run: str | Path, device: str = "auto", dtype: str = "auto") -> Predictor:
     """The fine-tuned model of a run folder (or of an adapter or checkpoint folder), ready to answer."""
-    return Predictor.open(run, device, dtype)
+    return Predictor.open(open_folder(run), device, dtype)
 
 
 class Predictor:
@@ -56,32 +52,20 @@ class Predictor:
         self._grammars = GrammarCompiler(chat.tokenizer, weight.shape[0], chat.stop)
         self._decoder = Decoder(self.forward, chat.stop, budget)
         self.columns: Mapping[str, str] = {}
-        self.encoding = "utf-8"
 
     @classmethod
-    def open(cls, run: str | Path, device: str = "auto", dtype: str = "auto") -> Predictor:
-        """Raises CheckpointError when the adapter and the base model that it names do not belong together."""
-        folder = find_adapter(run)
-        told = read_task_file(folder)
-        section = ModelSection(name=told.base["name"], cache_dir=told.base.get("cache_dir"))  # type: ignore[call-arg]
-        base = model_folder(section)
-        tokenizer = TextTokenizer(base)
-        _, family = family_of(base, told.family)
-        chat = family.chat_format(tokenizer)
-        _check(folder, told, {"weights": fingerprint(base), "tokenizer": tokenizer.hash, "chat format": chat.hash})
+    def open(cls, folder: AdapterFolder, device: str = "auto", dtype: str = "auto") -> Predictor:
+        """The model with its adapter in memory."""
         where = choose_device(device)
-        model = open_adapter(load_model(base, where, choose_dtype(dtype, where)), folder).eval()
-        options = task_options(told.task)
-        task = task_class(options.name)(options)
-        limit = context_length(base)
+        base = load_model(folder.base.folder, where, choose_dtype(dtype, where))
         found = cls(
-            task,
-            Encoder(task, chat, told.max_length, limit),
-            model,
-            budget=told.max_answer_tokens,
+            folder.task,
+            folder.encoder,
+            open_adapter(base, folder.path).eval(),
+            budget=folder.told.max_answer_tokens,
             batch_tokens=BATCH_TOKENS,
         )
-        found.columns, found.encoding = told.columns, told.encoding
+        found.columns = folder.told.columns
         return found
 
     def predict(self, rows: Sequence[Mapping[str, Any] | str]) -> list[Prediction]:
@@ -140,10 +124,14 @@ class Predictor:
         sizes = [len(prefix) + len(prompt) + self._decoder.budget // 2 for prompt in prompts]
         for members in bins(sizes, max(self.batch_tokens, max(sizes))):
             matchers = self._grammars.matchers([grammars[i] for i in members])
-            found = self._decoder.decode(shared, [prompts[i] for i in members], matchers)
+            spent = partial(self._spent, [examples[i] for i in members])
+            found = self._decoder.decode(shared, [prompts[i] for i in members], matchers, spent)
             out.update((i, self._read(decoded, examples[i])) for i, decoded in zip(members, found, strict=True))
             advance(len(members))
         return [out[i] for i in range(len(prompts))]
+
+    def _spent(self, examples: Sequence[Example], row: int, ids: list[int]) -> bool:
+        return self.task.spent(self.encoder.chat.tokenizer.decode(ids), examples[row])
 
     def _read(self, decoded: Decoded, example: Example) -> Prediction:
         text = self.encoder.chat.tokenizer.decode(decoded.ids)
@@ -151,13 +139,3 @@ class Predictor:
             text = self.task.complete_part(text)
         probability = float(torch.tensor(decoded.log_probability).exp()) if decoded.complete else None
         return Prediction(self.task.parse(text, example), text, probability)
-
-
-def _check(folder: Path, told: TaskFile, here: dict[str, str]) -> None:
-    there = {"weights": told.base["fingerprint"], "tokenizer": told.tokenizer_hash, "chat format": told.template_hash}
-    for what, wanted in there.items():
-        if here[what] != wanted:
-            raise CheckpointError(
-                f"{folder}: the adapter was trained on another base than {told.base['name']!r} is now "
-                f"({what} {wanted[:12]} wanted, {here[what][:12]} found); restore that model, or train again"
-            )

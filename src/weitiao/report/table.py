@@ -10,11 +10,13 @@ from rich.text import Text
 
 NAMES = {
     "finetuned": "fine-tuned",
-    "untuned": "untuned, same constraint",
-    "majority": "majority class",
-    "tfidf": "TF-IDF + logistic regression",
-    "dictionary": "dictionary of training entities",
+    "untuned": "untuned",
+    "majority": "majority",
+    "tfidf": "TF-IDF + LR",
+    "dictionary": "dictionary",
 }
+MOST_COLUMNS = 4
+"""Metrics shown beside the headline; metrics.json has all of them."""
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> Table:
@@ -23,7 +25,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     headline = metrics["headline"]
     columns = _columns(systems, headline)
     table = Table(title=f"{metrics['task']} · {metrics['rows']} {metrics['split']} rows", title_justify="left")
-    table.add_column("system")
+    table.add_column("system", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right", style="bold" if column == headline else "", no_wrap=True)
     for name, values in sorted(systems.items(), key=lambda item: -item[1][headline]):
@@ -59,14 +61,14 @@ def _columns(systems: Mapping[str, Mapping[str, Any]], headline: str) -> list[st
     ]
     shared = set.intersection(*numbers) if numbers else set()
     first = next(iter(systems.values()), {})
-    return [headline, *(key for key in first if key in shared and key != headline)]
+    return [headline, *[key for key in first if key in shared and key != headline][:MOST_COLUMNS]]
 
 
 def _cell(values: Mapping[str, Any], column: str) -> str:
-    text = f"{values[column]:.3f}"
-    if f"{column}_low" in values:
-        text += f" [{values[f'{column}_low']:.3f}, {values[f'{column}_high']:.3f}]"
-    return text
+    value = f"{values[column]:.3f}"
+    if f"{column}_low" not in values:
+        return value
+    return f"{value} [{values[f'{column}_low']:.3f}–{values[f'{column}_high']:.3f}]"
 
 
 def _shown(value: Any) -> str:

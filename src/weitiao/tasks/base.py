@@ -17,6 +17,8 @@ from weitiao.errors import ConfigError, DataError
 from weitiao.types import Constraint, Message, Prediction, Row
 
 Language = Literal["zh", "en"]
+BOUNDS = ("_low", "_high")
+"""Endings of the keys that hold a metric's interval."""
 
 
 class TaskOptions(Section):
@@ -45,6 +47,8 @@ class Task(ABC):
     Options: ClassVar[type[TaskOptions]]
     headline: ClassVar[str]
     """Metric by which the task is judged; higher is better."""
+    lower_is_better: ClassVar[frozenset[str]] = frozenset({"invalid", "hamming", "ece", "nll"})
+    """Metrics that count errors, and so cannot choose the best adapter."""
     fields: ClassVar[Mapping[str, tuple[str, ...]]]
     """Our field name → the names that a file may use for it, best first; `data.columns` adds the user's own."""
 
@@ -113,6 +117,10 @@ class Task(ABC):
         """The part of an answer that was cut off by its budget which can be read; by default all of it."""
         return text
 
+    def spent(self, text: str, example: Example) -> bool:
+        """Whether an unfinished answer repeats what it cannot say again, so that nothing can come of it."""
+        return False
+
     @abstractmethod
     def constraint(self, example: Example, normalize: Callable[[str], str]) -> Constraint:
         """What an answer to this example may look like. `normalize`: the tokenizer's own normal form of a text."""
@@ -135,6 +143,20 @@ class Task(ABC):
         """Metrics of an oracle that writes every reference answer: the ceiling that the output format sets."""
         told = [Prediction(self.parse(self.target(e.answer), e), self.target(e.answer)) for e in examples]
         return self.measure(told, examples, bootstrap=100, seed=0)
+
+    def check_metric(self, name: str, example: Example) -> None:
+        """ConfigError when no metric of that name can choose the best adapter. example: any with an answer."""
+        told = Prediction(example.answer, self.target(example.answer), probability=1.0)
+        figures = self.measure([told], [example], bootstrap=100, seed=0)
+        numbers = {key for key, value in figures.items() if isinstance(value, float)}
+        choices = [key for key in figures if key in numbers - self.lower_is_better and not key.endswith(BOUNDS)]
+        if name not in choices:
+            hint = nearest(name, choices)
+            why = "lower is better there" if name in self.lower_is_better & numbers else "no such metric of this task"
+            raise ConfigError(
+                f"key `evaluation.metric` = {name!r}: {why}"
+                + (f"; did you mean {hint!r}?" if hint else f"; choices: {', '.join(choices)}")
+            )
 
     @cached_property
     def name(self) -> str:

@@ -87,7 +87,7 @@ class Classification(Task):
             options = options.model_copy(update={"labels": cls._labels_in(rows, options.multi_label)})
         if options.options == "row" and options.label_descriptions:
             raise ConfigError(
-                "key `task.label_descriptions` is set, but task.options=row shows each row's own options bare; remove one"
+                "key `task.label_descriptions` is set, but task.options=row shows a row's own options bare; remove one"
             )
         nothing = NOTHING[options.language or "zh"]
         if options.multi_label and nothing in (options.labels or ()):
@@ -165,7 +165,9 @@ class Classification(Task):
         # Repeated options would split one label's probability over two.
         allowed = tuple(dict.fromkeys(_as_label(item, row) for item in value))
         if self.options.multi_label and self._nothing in allowed:
-            raise DataError(f"{row.place}: option {self._nothing!r} is what an answer without any label says; remove it")
+            raise DataError(
+                f"{row.place}: option {self._nothing!r} is what an answer without any label says; remove it"
+            )
         return allowed
 
     def prompt(self, example: Example) -> tuple[Message, ...]:

@@ -1,7 +1,7 @@
 """Named-entity recognition: the spans of a text that name something, each with its type.
 
 A row is `{"text": …, "entities": [{"start": 0, "end": 2, "type": "地点", "text": "南京"}]}`; offsets are code points,
-end-exclusive. The tutorial's `start_idx, end_idx, entity_text, entity_label` are read too, and entities without
+end-exclusive. The tutorial's `start_idx, end_idx, entity_text, entity_label, entity_names` are read too, and entities without
 offsets are looked up from left to right. Mentions may repeat and nest.
 
     system   instruction · the types, with their descriptions
@@ -128,11 +128,18 @@ class Ner(Task):
             if labelled:
                 raise DataError(f"{row.place}: no entities; wanted a list 'entities' (empty if there is none)")
             return NerExample(row, text)
+        items = [self._with_listed_type(item) for item in items]
         kept = [item for item in items if self._accepted(_get(item, "type", row), row)]
         if any(_optional(item, "start") is None for item in kept):
             return NerExample(row, text, self._looked_up(kept, text, row))
         entities = {_located(item, text, row) for item in kept}
         return NerExample(row, text, tuple(sorted(entities, key=_reading_order)))
+
+    def _with_listed_type(self, item: Any) -> Any:
+        """ccfbdci names a type in several ways, `"entity_label": "LOC", "entity_names": ["地点", …]`: that of the set."""
+        names = item.get("entity_names") if isinstance(item, Mapping) else None
+        listed = [name for name in names or () if name in (self.options.types or ())]
+        return {**item, "type": listed[0]} if listed and "type" not in item else item
 
     def _accepted(self, kind: str, row: Row) -> bool:
         types = self.options.types or []
@@ -147,9 +154,13 @@ class Ner(Task):
         )
 
     def _looked_up(self, items: Sequence[Any], text: str, row: Row) -> tuple[Entity, ...]:
-        entities = ground([(_get(item, "text", row), _get(item, "type", row)) for item in items], text)
+        pairs = [(_get(item, "text", row), _get(item, "type", row)) for item in items]
+        entities = ground(pairs, text)
+        if not all(entity.found for entity in entities):
+            # A file may list entities by type, say; then each text is looked up for itself.
+            entities = ground(pairs, text, in_order=False)
         for entity in entities:
-            if entity.start < 0:
+            if not entity.found:
                 raise DataError(f"{row.place}: entity {entity.text!r} does not occur (again) in the text")
         return tuple(sorted(entities, key=_reading_order))
 
@@ -181,7 +192,14 @@ class Ner(Task):
         types = {nfc(kind): kind for kind in self.options.types or ()}
         if pairs is None or any(nfc(kind) not in types for _, kind in pairs):
             return None
-        return ground([(wanted, types[nfc(kind)]) for wanted, kind in pairs], example.text)
+        source = Source(example.text)
+        found = ground([(wanted, types[nfc(kind)]) for wanted, kind in pairs], example.text)
+        # What is named more often than it occurs is dropped; what does not occur at all stays, and counts as wrong.
+        return tuple(entity for entity in found if entity.found or source.find(entity.text) is None)
+
+    def spent(self, text: str, example: Example) -> bool:
+        pairs = self.format.read(self.complete_part(text), self._nothing) or ()
+        return any(not entity.found for entity in ground(pairs, example.text))
 
     def complete_part(self, text: str) -> str:
         return str(self.format.complete_part(text) or self.format.write((), self._nothing))
@@ -210,8 +228,8 @@ def is_type(text: str) -> bool:
     return bool(text.strip()) and not any(c in text for c in "\t\n\r")
 
 
-def ground(pairs: Sequence[Pair], text: str) -> tuple[Entity, ...]:
-    """Find the pairs in the text from left to right.
+def ground(pairs: Sequence[Pair], text: str, in_order: bool = True) -> tuple[Entity, ...]:
+    """Find the pairs in the text from left to right. in_order: whether the pairs are in reading order.
 
     A mention is sought from the start of the one before it, and behind the last mention of the same text; failing
     that, anywhere behind that last mention; failing that, the same span when the type is another. What is not found
@@ -232,7 +250,8 @@ def ground(pairs: Sequence[Pair], text: str) -> tuple[Entity, ...]:
         if place is None:
             found.append(Entity(-1, -1, kind, written))
             continue
-        last[wanted], before = place, place[0]
+        last[wanted] = place
+        before = place[0] if in_order else 0
         types.setdefault(place, set()).add(kind)
         found.append(Entity(place[0], place[1], kind, text[place[0] : place[1]]))
     return tuple(found)
@@ -266,8 +285,8 @@ def _located(item: Any, text: str, row: Row) -> Entity:
         if span and (told is None or span == told):
             return Entity(start, stop, kind, span)
     raise DataError(
-        f"{row.place}: entity text {told!r} disagrees with offsets {start}:{end}, where the text has {text[start:end]!r}; "
-        "offsets are code points, end-exclusive"
+        f"{row.place}: entity text {told!r} disagrees with offsets {start}:{end}, "
+        f"where the text has {text[start:end]!r}; offsets are code points, end-exclusive"
     )
 
 

@@ -4,70 +4,26 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from weitiao.config import RunConfig
-from weitiao.data.encode import Encoder, shortening_note
+from weitiao.data.encode import Encoder
 from weitiao.data.prefix import common_prefix
 from weitiao.data.splits import Splits
 from weitiao.engine.memory import wants_recompute
 from weitiao.errors import ConfigError
-from weitiao.families.base import Family, context_length, family_of
-from weitiao.families.chat_format import ChatFormat
-from weitiao.families.tokenizer import TextTokenizer
 from weitiao.model.adapter import add_lora
-from weitiao.model.files import fingerprint, model_folder
+from weitiao.model.base import Base
 from weitiao.prediction.predictor import Predictor
-from weitiao.run_folder import RunFolder, TaskFile
+from weitiao.run_folder import BaseName, RunFolder, TaskFile
 from weitiao.tasks.base import Task
 from weitiao.tracking.screen import Screen
 from weitiao.training.checkpoint import load_weights
 from weitiao.training.loop import Evaluate, Loop
 from weitiao.types import Encoded
-
-
-@dataclass(frozen=True)
-class Base:
-    """A base model on this disk, as far as it is known without its weights."""
-
-    folder: Path
-    family_name: str
-    family: Family
-    tokenizer: TextTokenizer
-    chat: ChatFormat
-
-
-def open_base(config: RunConfig) -> Base:
-    folder = model_folder(config.model)
-    name, family = family_of(folder, config.model.family)
-    tokenizer = TextTokenizer(folder)
-    return Base(folder, name, family, tokenizer, family.chat_format(tokenizer))
-
-
-def encoder(config: RunConfig, task: Task, base: Base) -> Encoder:
-    return Encoder(task, base.chat, config.data.max_length, context_length(base.folder))
-
-
-def encoded(encoder: Encoder, splits: Splits, screen: Screen) -> list[Encoded]:
-    """Training rows as tokens. Held-out rows are rendered once too, so that none fails after hours of training."""
-    found = {}
-    for name in ("train", "validation", "test"):
-        examples = getattr(splits, name)
-        found[name] = [encoder.training(example) for example in examples]
-        if note := shortening_note(examples, found[name], encoder.task, name):
-            screen.note(note)
-    train = found["train"]
-    screen.note(
-        f"{len(train)} training rows, {sum(len(e.ids) for e in train):,} tokens, "
-        f"of which each row shares the first {len(common_prefix(train))}; "
-        f"{len(splits.validation)} validation and {len(splits.test)} test rows"
-    )
-    return train
 
 
 def adapted(config: RunConfig, base: Base, frozen: Any, screen: Screen) -> Any:
@@ -84,16 +40,13 @@ def adapted(config: RunConfig, base: Base, frozen: Any, screen: Screen) -> Any:
 
 
 def task_file(config: RunConfig, task: Task, base: Base, encoded: Sequence[Encoded]) -> TaskFile:
-    identity = {"name": config.model.name, "fingerprint": fingerprint(base.folder)}
-    if config.model.cache_dir:
-        identity["cache_dir"] = config.model.cache_dir
     return TaskFile(
         task=task.options.model_dump(mode="json"),
         family=base.family_name,
         template_hash=base.chat.hash,
         tokenizer_hash=base.tokenizer.hash,
         stop_ids=[base.chat.stop],
-        base=identity,
+        base=BaseName(name=config.model.name, fingerprint=base.fingerprint, cache_dir=config.model.cache_dir),
         max_length=config.data.max_length,
         max_answer_tokens=2 * max(len(e.answer) for e in encoded) + 16,
         columns=config.data.columns,
@@ -137,7 +90,7 @@ def evaluation(config: RunConfig, task: Task, predictor: Predictor, splits: Spli
         with screen.bar("validating", len(rows), "rows") as advance:
             answers = predictor.answer(rows, advance)
         figures = task.measure(answers, rows, bootstrap=100, seed=config.run.seed)
-        return _figure(figures, name), {name: _figure(figures, name)}
+        return float(figures[name]), {name: float(figures[name])}
 
     return evaluate
 
@@ -145,10 +98,3 @@ def evaluation(config: RunConfig, task: Task, predictor: Predictor, splits: Spli
 def use_best(model: Any, run: RunFolder) -> None:
     """Put the run's best adapter into the model that was trained."""
     load_weights(run.adapter, model)
-
-
-def _figure(figures: dict[str, Any], name: str) -> float:
-    if not isinstance(figures.get(name), float):
-        choices = ", ".join(key for key, value in figures.items() if isinstance(value, float))
-        raise ConfigError(f"key `evaluation.metric` = {name!r}: no such metric of this task; choices: {choices}")
-    return float(figures[name])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from weitiao.config import SCHEMA_VERSION, RunConfig, load_config
+from weitiao.data.encode import Encoder, shortening_note
+from weitiao.data.prefix import common_prefix
 from weitiao.data.splits import Splits, fingerprint, load
+from weitiao.model.base import open_base
 from weitiao.run_folder import RunFolder, TaskFile, write_json
 from weitiao.tasks.base import Task, task_options
 from weitiao.tracking.jsonl import JsonlLog
 from weitiao.tracking.screen import Screen
+from weitiao.types import Encoded
 
 
 def train(
@@ -34,36 +37,50 @@ def train(
     run = RunFolder(config.folder)
     task, splits = load(config.data, task_options(config.task), config.run.seed)
     facts = _data_facts(config, splits)
-    if run.exists and overwrite:
-        run.clear()
-    if run.exists:
+    run.refuse_blocked()
+    if run.exists and not overwrite:
         run.refuse_other(config, facts)
         if run.finished:
             screen.note(f"{run.path}: this run is finished; here are its metrics (--overwrite trains again)")
-            return json.loads(run.metrics.read_text("utf-8"))
-    for note in splits.notes:
-        screen.note(note)
-    return _train(config, run, task, splits, facts, screen)
+            return run.read_metrics()
+    return _train(config, run, task, splits, facts, overwrite, screen)
 
 
 def _train(
-    config: RunConfig, run: RunFolder, task: Task, splits: Splits, facts: dict[str, Any], screen: Screen
+    config: RunConfig,
+    run: RunFolder,
+    task: Task,
+    splits: Splits,
+    facts: dict[str, Any],
+    overwrite: bool,
+    screen: Screen,
 ) -> dict[str, Any]:
-    # torch takes seconds to import; a wrong key or a broken row is told before that.
+    if config.evaluation.metric:
+        task.check_metric(config.evaluation.metric, splits.train[0])
+    base = open_base(config.model)
+    base.fingerprint  # noqa: B018  (damaged weights are told here)
+    encoder = base.encoder(task, config.data.max_length)
+    encoded, notes = _encoded(encoder, splits)
+
+    # torch takes seconds to import; a wrong key, a broken row or a damaged file is told before that.
+    from weitiao.engine.attention_plan import choose_way
     from weitiao.model.load import choose_device, choose_dtype, load_model
     from weitiao.training import parts
 
-    base = parts.open_base(config)
-    encoder = parts.encoder(config, task, base)
-    encoded = parts.encoded(encoder, splits, screen)
     device = choose_device(config.model.device)
     dtype = choose_dtype(config.model.dtype, device)
+    choose_way(config.engine.attention, device, dtype)
+    for note in [*splits.notes, *notes]:
+        screen.note(note)
     screen.note(f"loading {config.model.name} ({base.family_name}) on {device} as {str(dtype).removeprefix('torch.')}")
     model = parts.adapted(config, base, load_model(base.folder, device, dtype), screen)
     told = parts.task_file(config, task, base, encoded)
     predictor = parts.predictor(config, task, encoder, model, told)
     loop = parts.loop(config, model, predictor, encoded, screen)
 
+    # From here on the folder changes: all that can be refused has been checked.
+    if overwrite:
+        run.clear()
     checkpoint = run.newest_checkpoint() if run.exists else None
     if checkpoint is not None:
         loop.resume(checkpoint)
@@ -72,6 +89,23 @@ def _train(
     _run_loop(loop, run, told, parts.evaluation(config, task, predictor, splits, screen), screen)
     parts.use_best(model, run)
     return _measure(config, run, task, predictor, splits, screen)
+
+
+def _encoded(encoder: Encoder, splits: Splits) -> tuple[list[Encoded], list[str]]:
+    """(training rows as tokens, what to tell of them). Held-out rows are rendered once too, so that none fails after
+    hours of training."""
+    notes = []
+    for name in ("test", "validation", "train"):
+        examples = getattr(splits, name)
+        encoded = [encoder.training(example) for example in examples]
+        if note := shortening_note(examples, encoded, encoder.task, name):
+            notes.append(note)
+    notes.append(
+        f"{len(encoded)} training rows, {sum(len(e.ids) for e in encoded):,} tokens, "
+        f"of which each row shares the first {len(common_prefix(encoded))}; "
+        f"{len(splits.validation)} validation and {len(splits.test)} test rows"
+    )
+    return encoded, notes
 
 
 def _run_loop(loop: Any, run: RunFolder, told: TaskFile, evaluate: Any, screen: Screen) -> None:
@@ -95,11 +129,15 @@ def _measure(
 
     split, rows = ("test", splits.test) if splits.test else ("validation", splits.validation)
     section = config.evaluation
-    systems = answers_of_systems(
-        predictor, splits.train, rows, baselines=section.baselines, untuned=section.untuned, screen=screen
-    )
+    systems = {}
+    if rows:
+        systems = answers_of_systems(
+            predictor, splits.train, rows, baselines=section.baselines, untuned=section.untuned, screen=screen
+        )
+        write_predictions(run.predictions, task, rows, systems["finetuned"])
+    else:
+        screen.note("nothing was measured, for want of test and validation rows")
     metrics = measured(task, systems, rows, split=split, bootstrap=section.bootstrap, seed=config.run.seed)
-    write_predictions(run.predictions, task, rows, systems["finetuned"])
     write_json(run.metrics, metrics)
     return metrics
 

@@ -36,6 +36,8 @@ def fetch(name: str, dest: Path, cache_dir: str | None = None, overwrite: bool =
     if name.replace("_", "-") not in known:
         hint = nearest(name, known)
         raise DataError(f"no data set {name!r}; " + (f"did you mean {hint!r}?" if hint else f"choose {_list(known)}"))
+    if dest.exists() and not dest.is_dir():
+        raise DataError(f"{dest}: is no folder; name another one with --dest")
     source = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
     files: dict[str, str] = {**source.build(cache_root(cache_dir) / "downloads"), "NOTICE.txt": source.NOTICE}
     return _written({dest / file: text.encode() for file, text in files.items()}, overwrite)

@@ -22,10 +22,11 @@ SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 def read(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in lines(path, encoding):
         if not line.isspace():
-            yield number, _record(line.rstrip(), f"{path}:{number}")
+            yield number, record(line.rstrip(), f"{path}:{number}")
 
 
-def _record(line: str, place: str) -> dict[str, Any]:
+def record(line: str, place: str) -> dict[str, Any]:
+    """The object that a line is; DataError, which starts with `place`, when it is none."""
     hint = "; a file that is one array needs the extension .json" if line.lstrip().startswith("[") else ""
     try:
         value = DECODER.decode(line)

@@ -1,0 +1,123 @@
+"""The command line on good input: help without torch, preview, and the round trip of a run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from weitiao import __version__
+
+COMMANDS = ([], ["train"], ["preview"], ["evaluate"], ["predict"], ["demo"], ["data"], ["data", "fetch"])
+HEAVY = ("torch", "transformers", "peft", "accelerate", "sklearn", "scipy", "numpy", "pyarrow", "httpx")
+
+
+@pytest.mark.parametrize("names", COMMANDS, ids=lambda names: " ".join(names) or "weitiao")
+def test_help(names: list[str], work: Path, weitiao: Any) -> None:
+    done = weitiao(work, *names, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout
+    assert done.stderr == ""
+
+
+def test_help_names_every_command(work: Path, weitiao: Any) -> None:
+    told = weitiao(work, "--help").stdout
+    assert [name for name in ("train", "preview", "evaluate", "predict", "demo", "data") if name not in told] == []
+
+
+def test_version(work: Path, weitiao: Any) -> None:
+    done = weitiao(work, "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"weitiao {__version__}\n", "")
+
+
+def modules_after(arguments: list[str], folder: Path) -> set[str]:
+    """Top-level modules that are imported when the command line has ended, however it does."""
+    script = (
+        "import atexit, sys, weitiao.cli\n"
+        "atexit.register(lambda: print(*{m.partition('.')[0] for m in sys.modules}, file=open('modules', 'w')))\n"
+        f"sys.argv = ['weitiao', *{arguments!r}]\n"
+        "weitiao.cli.main()"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, timeout=120, check=False)
+    return set((folder / "modules").read_text("utf-8").split())
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]], ids=" ".join)
+def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    assert modules_after(arguments, tmp_path).intersection(HEAVY) == set()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["preview", "config.yaml"],
+        ["train", "config.yaml", "model.family=none"],
+        ["predict", "output/run", "missing.jsonl"],
+        ["evaluate", "output/run", "--data", "missing.jsonl"],
+    ],
+    ids=lambda a: a[0],
+)
+def test_files_are_checked_without_torch(arguments: list[str], trained: Path) -> None:
+    assert modules_after(arguments, trained).intersection({"torch", "transformers", "sklearn", "pyarrow"}) == set()
+
+
+def test_preview_shows_three_sections(work: Path, weitiao: Any) -> None:
+    done = weitiao(work, "preview", "config.yaml", "--row", "1")
+    assert done.returncode == 0, done.stderr
+    assert "rows.jsonl:" in done.stdout
+    for title in ("shared by all rows", "the row's own prompt", "answer, supervised"):
+        assert f"── {title}: " in done.stdout
+    answer = done.stdout.partition("answer, supervised")[2]
+    assert "<|im_end|>" in answer
+    assert "好评" in answer.replace("·", "") or "差评" in answer.replace("·", "")
+
+
+def test_predict_evaluate_and_train_again(trained: Path, weitiao: Any) -> None:
+    run = trained / "output/run"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    predicted = weitiao(trained, "predict", "output/run", "rows.jsonl", "-o", "answers.jsonl")
+    assert predicted.returncode == 0, predicted.stderr
+    assert predicted.stdout == ""
+    answers = [json.loads(line) for line in (trained / "answers.jsonl").read_text("utf-8").splitlines()]
+    rows = [json.loads(line) for line in (trained / "rows.jsonl").read_text("utf-8").splitlines()]
+    assert [answer["text"] for answer in answers] == [row["text"] for row in rows]
+    assert {answer["prediction"] for answer in answers} <= {"好评", "差评"}
+    right = sum(answer["prediction"] == row["label"] for answer, row in zip(answers, rows, strict=True))
+
+    evaluated = weitiao(trained, "evaluate", "output/run", "--data", "rows.jsonl", "--json")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert json.loads(evaluated.stdout)["systems"]["finetuned"]["accuracy"] == pytest.approx(right / len(rows))
+
+    own = weitiao(trained, "evaluate", "output/run", "--json")
+    assert own.returncode == 0, own.stderr
+    assert json.loads(own.stdout) == json.loads((run / "metrics.json").read_text("utf-8"))
+
+    again = weitiao(trained, "train", "config.yaml")
+    assert again.returncode == 0, again.stderr
+    assert "this run is finished" in again.stderr
+    assert "accuracy" in again.stdout
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_predict_reads_standard_input(trained: Path, weitiao: Any) -> None:
+    lines = '\ufeff这个手机很好\r\n\n{"text": "这个手机太差", "id": 7}\n'
+    done = weitiao(trained, "predict", "output/run", "-", stdin=lines.encode())
+    assert done.returncode == 0, done.stderr
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first["text"] == "这个手机很好"
+    assert second["id"] == 7
+    assert {"prediction", "probability"} <= second.keys()
+
+
+def test_overwrite_trains_again(trained: Path, weitiao: Any) -> None:
+    done = weitiao(trained, "train", "config.yaml", "--overwrite", "data.validation=null", "lora.r=4")
+    assert done.returncode == 0, done.stderr
+    assert "going on from" not in done.stderr
+    assert "nothing was measured" in done.stderr
+    assert json.loads((trained / "output/run/adapter/adapter_config.json").read_text("utf-8"))["r"] == 4
+    assert not (trained / "output/run/predictions.jsonl").exists()

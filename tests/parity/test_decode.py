@@ -1,0 +1,231 @@
+"""Decoding with a cache, in batches and behind a shared prefix, writes what plain Hugging Face code writes, computing
+all anew for every token; and every answer is one."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llguidance import LLMatcher, LLTokenizer
+
+from parity.oracle import log_probabilities, lora_model, plain_model, random_head
+from texts import texts
+from weitiao.data.encode import Encoder
+from weitiao.data.prefix import common_prefix
+from weitiao.engine.forward import Forward
+from weitiao.families.base import families, family_of
+from weitiao.families.tokenizer import TextTokenizer
+from weitiao.prediction.decode import Decoded, Decoder
+from weitiao.prediction.grammar import GrammarCompiler
+from weitiao.prediction.predictor import Predictor
+from weitiao.tasks.ner import Ner, NerOptions
+from weitiao.types import Prediction, Row
+
+BUDGET = 40
+TYPES = ["人名", "地点", "Ort"]
+TEXTS = (
+    "王",
+    "王小明住在南京。",
+    "昨天李华从乌鲁木齐回来了，在哈尔滨，赵敏开了一家店。" * 3,
+    "南京",
+    "A b\tc\n\\d é 😀",
+    "第7天没有消息。",
+    "上海下雨了，李华没有出门。",
+)
+
+
+@dataclass
+class Setup:
+    folder: Path
+    ours: Any
+    oracle: Any
+    encoder: Encoder
+
+    def task(self, output_format: str = "lines") -> Ner:
+        return Ner(NerOptions(types=TYPES, language="zh", output_format=output_format))  # type: ignore[arg-type]
+
+    def example(self, text: str, task: Ner) -> Any:
+        return task.example(Row({"text": text}, "rows", 1), labelled=False)
+
+    def asked(self, rows: Sequence[str]) -> tuple[list[tuple[int, ...]], list[Any]]:
+        """Prompts and grammars of texts."""
+        task = self.encoder.task
+        examples = [self.example(text, task) for text in rows]  # type: ignore[arg-type]
+        prompts = [self.encoder.prompt(example).ids for example in examples]
+        return prompts, [task.constraint(example, self.encoder.chat.tokenizer.normalize) for example in examples]
+
+    def decode(self, rows: Sequence[str], *, shared: bool = True, budget: int = BUDGET) -> list[Decoded]:
+        prompts, grammars = self.asked(rows)
+        prefix = common_prefix([self.encoder.prompt(self.example(text, self.encoder.task)) for text in rows])  # type: ignore[arg-type]
+        prefix = prefix if shared else ()
+        chat = self.encoder.chat
+        decoder = Decoder(Forward(self.ours), chat.stop, budget)
+        compiler = GrammarCompiler(chat.tokenizer, self.ours.lm_head.out_features, chat.stop)
+        own = [prompt[len(prefix) :] for prompt in prompts]
+        return decoder.decode(decoder.prefix_cache(prefix), own, compiler.matchers(grammars))
+
+    def by_brute_force(self, text: str, budget: int = BUDGET) -> Decoded:
+        """Greedy, one text, no cache: the likeliest token that the grammar allows, until the stop."""
+        [prompt], [grammar] = self.asked([text])
+        stop = self.encoder.chat.stop
+        matcher = LLMatcher(self.vocabulary(), grammar.lark)
+        answer: list[int] = []
+        total = 0.0
+        while True:
+            bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
+            allowed = np.unpackbits(bits, bitorder="little")[: self.oracle.lm_head.out_features].astype(bool)
+            logs = log_probabilities(self.oracle, [*prompt, *answer])[-1].masked_fill(
+                ~torch.from_numpy(allowed), -np.inf
+            )
+            logs = logs.log_softmax(-1)
+            token = int(logs.argmax())
+            if token != stop and len(answer) == budget:
+                return Decoded(answer, total, complete=False)
+            total += float(logs[token])
+            if token == stop:
+                return Decoded(answer, total, complete=True)
+            answer.append(token)
+            assert matcher.consume_token(token)
+
+    def vocabulary(self) -> LLTokenizer:
+        spec = (self.folder / "tokenizer.json").read_text("utf-8")
+        return LLTokenizer(spec, n_vocab=self.oracle.lm_head.out_features, eos_token=self.encoder.chat.stop)
+
+    def assert_equal(self, rows: Sequence[str], found: Sequence[Decoded], budget: int = BUDGET) -> None:
+        for text, decoded in zip(rows, found, strict=True):
+            wanted = self.by_brute_force(text, budget)
+            told = self.encoder.chat.tokenizer.decode
+            assert decoded.ids == wanted.ids, f"{text!r}: {told(decoded.ids)!r} instead of {told(wanted.ids)!r}"
+            assert decoded.complete == wanted.complete
+            if wanted.complete:
+                assert decoded.log_probability == pytest.approx(wanted.log_probability, abs=1e-3)
+
+
+@pytest.fixture(scope="module", params=sorted(families()))
+def setup(request: pytest.FixtureRequest) -> Setup:
+    folder = request.getfixturevalue(f"{request.param}_folder")
+    _, family = family_of(folder)
+    chat = family.chat_format(TextTokenizer(folder))
+    task = Ner(NerOptions(types=TYPES, language="zh"))
+    models = [plain_model(folder), plain_model(folder)]
+    for model in models:
+        # It likes to end, so that answers are of many lengths.
+        model.lm_head = random_head(model.lm_head.out_features, 3, 0.5, {chat.stop: 3.0})
+    return Setup(folder, *models, Encoder(task, chat, 512, 2048))
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared prefix", "no prefix"])
+def test_batch(setup: Setup, shared: bool) -> None:
+    """Rows of many lengths; some end early, so that the batch shrinks while others go on."""
+    found = setup.decode(TEXTS, shared=shared)
+    setup.assert_equal(TEXTS, found)
+    lengths = sorted(len(decoded.ids) for decoded in found)
+    assert lengths[len(lengths) // 2] < lengths[-1], f"no row went on behind the half of the batch: {lengths}"
+
+
+def test_alone_as_in_a_batch(setup: Setup) -> None:
+    together = setup.decode(TEXTS)
+    for text, decoded in zip(TEXTS, together, strict=True):
+        [alone] = setup.decode([text])
+        assert alone.ids == decoded.ids
+        assert alone.log_probability == pytest.approx(decoded.log_probability, abs=1e-3)
+
+
+@pytest.mark.parametrize("budget", [1, 3, 7])
+def test_budget(setup: Setup, budget: int) -> None:
+    found = setup.decode(TEXTS, budget=budget)
+    setup.assert_equal(TEXTS, found, budget)
+    cut = [decoded for decoded in found if not decoded.complete]
+    assert cut
+    assert {len(decoded.ids) for decoded in cut} == {budget}
+
+
+def test_a_spoilt_mask_is_found(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row that sees its padding writes something else."""
+    from weitiao.prediction import decode
+
+    whole = setup.decode(TEXTS)
+    plan = decode.CachePlan
+    monkeypatch.setattr(decode, "CachePlan", lambda mask: plan(torch.ones_like(mask) if mask.shape[2] == 1 else mask))
+    found = setup.decode(TEXTS)
+    pairs = zip(whole, found, strict=True)
+    assert any(a.ids != b.ids or abs(a.log_probability - b.log_probability) > 0.01 for a, b in pairs)
+
+
+# -- Whatever the text, the answer is one.
+
+
+@dataclass
+class Answering:
+    """Answers of random models: each seed is one."""
+
+    predictor: Predictor
+    task: Ner
+
+    def answers(self, rows: Sequence[str], seed: int) -> list[Prediction]:
+        head = self.predictor.forward.head
+        head.weight.copy_(torch.randn(head.weight.shape, generator=torch.Generator().manual_seed(seed)))
+        examples = [self.task.example(Row({"text": text}, "rows", 1), labelled=False) for text in rows]
+        return self.predictor.answer(examples)
+
+
+@pytest.fixture(scope="module", params=["qwen2-lines", "qwen2-json", "llama-lines", "llama-json"])
+def answering(request: pytest.FixtureRequest) -> Answering:
+    name, _, output_format = request.param.partition("-")
+    return answering_of(request.getfixturevalue(f"{name}_folder"), output_format, budget=32)
+
+
+def answering_of(folder: Path, output_format: str, budget: int) -> Answering:
+    _, family = family_of(folder)
+    task = Ner(NerOptions(types=TYPES, language="zh", output_format=output_format))  # type: ignore[arg-type]
+    encoder = Encoder(task, family.chat_format(TextTokenizer(folder)), 512, 2048)
+    model = lora_model(folder)
+    # Answers without an entity are dull.
+    dislikes = dict.fromkeys((*encoder.chat.answer_ids("无")[:1], *encoder.chat.answer_ids("[]")[:2]), -9.0)
+    model.get_base_model().lm_head = random_head(model.get_base_model().lm_head.out_features, 0, 1.0, dislikes)
+    return Answering(Predictor(task, encoder, model, budget=budget, batch_tokens=4096), task)
+
+
+def assert_valid(text: str, found: Prediction) -> None:
+    """An answer that reads, of known types and substrings of the text where they are said to be."""
+    assert found.answer is not None, f"{found.text!r} does not read"
+    for entity in found.answer:
+        assert entity.type in TYPES
+        if entity.start >= 0:
+            assert text[entity.start : entity.end] == entity.text != ""
+        else:
+            # Said once more than it occurs: nothing is left to point to.
+            assert unicodedata.normalize("NFC", entity.text) in unicodedata.normalize("NFC", text)
+
+
+@settings(max_examples=30)
+@given(rows=st.lists(texts(8), min_size=1, max_size=3), seed=st.integers(0, 1000))
+def test_every_answer_reads(answering: Answering, rows: list[str], seed: int) -> None:
+    for text, found in zip(rows, answering.answers(rows, seed), strict=True):
+        assert_valid(text, found)
+
+
+def test_random_models_find_entities(answering: Answering) -> None:
+    """Else the test above would say little."""
+    found = [p for seed in range(8) for p in answering.answers(["昨天李华从乌鲁木齐回来了", "A b c"], seed)]
+    assert sum(bool(prediction.answer) for prediction in found) > len(found) / 2
+    assert any(prediction.probability is not None for prediction in found)
+
+
+@pytest.mark.parametrize("output_format", ["lines", "json"])
+def test_a_cut_answer_reads(qwen2_folder: Path, output_format: str) -> None:
+    rows = ["昨天李华从乌鲁木齐回来了", 'a"b\tc\n', "e\u0301e\u0301 😀😀"]
+    for budget in range(1, 16):
+        cut = answering_of(qwen2_folder, output_format, budget).answers(rows, seed=budget)
+        for text, prediction in zip(rows, cut, strict=True):
+            assert_valid(text, prediction)
+        if budget < 4:
+            assert all(prediction.probability is None for prediction in cut), "no answer was cut"

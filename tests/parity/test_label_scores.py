@@ -1,0 +1,264 @@
+"""Scores of labels equal those of plain Hugging Face code that reads prompt, label and stop, each label apart."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from parity.oracle import log_probabilities, plain_model, random_head
+from tiny import tiny_model
+from weitiao.engine.forward import Forward
+from weitiao.families.base import families, family_of
+from weitiao.families.chat_format import ChatFormat
+from weitiao.families.tokenizer import TextTokenizer
+from weitiao.prediction.label_scores import Candidate, LabelScorer
+from weitiao.types import Choice
+
+NATS = 1e-4
+"""Largest difference of a log-probability that counts as equal, in float32 and sums of up to 20 tokens."""
+LABELS = (
+    "好",
+    "好评",
+    "好评如潮",
+    "差评，浪费钱",
+    "差评",
+    "手机质量不错",
+    "Real estate",
+    "Real",
+    "体育新闻与娱乐",
+    "7",
+)
+"""Labels that begin alike, that begin others, of one token and of many."""
+
+
+@dataclass
+class Setup:
+    ours: Any
+    oracle: Any
+    chat: ChatFormat
+
+    def scorer(self, batch_tokens: int = 4096) -> LabelScorer:
+        return LabelScorer(Forward(self.ours), self.chat, batch_tokens)
+
+    def path(self, prompt: Sequence[int], answer: Sequence[int]) -> float:
+        """Log-probability of the tokens `answer` behind `prompt`, float64."""
+        table = log_probabilities(self.oracle, [*prompt, *answer])
+        return float(sum(table[len(prompt) - 1 + at, token] for at, token in enumerate(answer)))
+
+    def label(self, prompt: Sequence[int], label: str) -> float:
+        return self.path(prompt, [*self.chat.answer_ids(label), self.chat.stop])
+
+    def candidates(self, labels: Sequence[str] = LABELS) -> tuple[Candidate, ...]:
+        return tuple(Candidate(((*self.chat.answer_ids(label), self.chat.stop),)) for label in labels)
+
+
+def setup_of(folder: Path) -> Setup:
+    _, family = family_of(folder)
+    return Setup(plain_model(folder), plain_model(folder), family.chat_format(TextTokenizer(folder)))
+
+
+@pytest.fixture(scope="module", params=sorted(families()))
+def setup(request: pytest.FixtureRequest) -> Setup:
+    return setup_of(request.getfixturevalue(f"{request.param}_folder"))
+
+
+@cache
+def prompts() -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """A shared prefix, and prompts behind it."""
+    draw = random.Random(0)
+    tokens = [draw.randrange(500) for _ in range(400)]
+    return tuple(tokens[:30]), [tuple(tokens[30 + 7 * i : 30 + 7 * i + length]) for i, length in enumerate((1, 25, 9))]
+
+
+def test_labels_begin_alike(setup: Setup) -> None:
+    ids = {label: setup.chat.answer_ids(label) for label in LABELS}
+    assert any(a != b and ids[b][: len(ids[a])] == ids[a] for a, b in product(LABELS, LABELS))
+    assert {len(tokens) for tokens in ids.values()} > {1, 2}
+
+
+@pytest.mark.parametrize("batch_tokens", [4096, 128, 60, 1], ids=lambda n: f"batch_tokens={n}")
+def test_every_label(setup: Setup, batch_tokens: int) -> None:
+    """In one pass, and with the rows in several packs and the labels of a row in several rows."""
+    prefix, asked = prompts()
+    passes = []
+    scorer = setup.scorer(batch_tokens)
+    hidden = scorer.forward.hidden
+    scorer.forward.hidden = lambda batch: passes.append(batch) or hidden(batch)  # type: ignore[method-assign, func-returns-value]
+    done: list[int] = []
+    found = scorer.scores(prefix, asked, [setup.candidates()] * len(asked), done.append)
+    for prompt, row in zip(asked, found, strict=True):
+        wanted = np.array([setup.label(prefix + prompt, label) for label in LABELS])
+        assert np.abs(row - wanted).max() <= NATS
+    assert sum(done) == len(asked)
+    assert (len(passes) == 1) == (batch_tokens == 4096)
+    if batch_tokens == 1:
+        assert len(passes) == len(asked) * len(LABELS)
+
+
+def test_hidden_states_of_more_than_one_chunk(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weitiao.prediction.label_scores.CHUNK", 3)
+    prefix, asked = prompts()
+    [row] = setup.scorer().scores(prefix, asked[:1], [setup.candidates()])
+    assert np.abs(row - [setup.label(prefix + asked[0], label) for label in LABELS]).max() <= NATS
+
+
+def test_options_of_each_row(setup: Setup) -> None:
+    prefix, asked = prompts()
+    options = [LABELS[:1], LABELS[2:7], LABELS[::-1]]
+    answers = setup.scorer().choose(prefix, asked, [Choice(labels) for labels in options])
+    for prompt, labels, answer in zip(asked, options, answers, strict=True):
+        logs = torch.tensor([setup.label(prefix + prompt, label) for label in labels], dtype=torch.float64)
+        wanted = dict(zip(labels, logs.softmax(0).tolist(), strict=True))
+        assert answer.answer == answer.text == max(wanted, key=wanted.__getitem__)
+        assert dict(answer.scores) == pytest.approx(wanted, abs=1e-4)
+        assert math.fsum(answer.scores.values()) == pytest.approx(1, abs=1e-12)
+        assert answer.probability == answer.scores[answer.answer]
+
+
+def test_alone_as_among_many(setup: Setup) -> None:
+    prefix, asked = prompts()
+    many = [asked[at % 3] + (at % 11,) for at in range(40)]
+    choices = [Choice(LABELS)] * len(many)
+    together = setup.scorer(300).choose(prefix, many, choices)
+    for prompt, answer in zip(many, together, strict=True):
+        [alone] = setup.scorer().choose((), [prefix + prompt], choices[:1])
+        assert alone.answer == answer.answer
+        assert dict(alone.scores) == pytest.approx(dict(answer.scores), abs=1e-5)
+
+
+def test_a_spoilt_tree_is_found(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Siblings that see each other change a score by far more than the tolerance."""
+    prefix, asked = prompts()
+    monkeypatch.setattr(
+        "weitiao.engine.attention_plan._tree_mask", lambda _, width: torch.ones(width, width, dtype=torch.bool).tril()
+    )
+    [row] = setup.scorer().scores(prefix, asked[1:2], [setup.candidates()])
+    wanted = np.array([setup.label(prefix + asked[1], label) for label in LABELS])
+    assert np.abs(row - wanted).max() > 100 * NATS
+
+
+# -- Several labels
+
+
+MANY = ("手机", "电影。", "书", "南京")
+NOTHING = "7"
+
+
+class Walk:
+    """The walk over several labels by brute force: every way to go on is a whole answer, scored from the prompt on."""
+
+    def __init__(self, setup: Setup, prompt: Sequence[int], labels: Sequence[str]) -> None:
+        self.setup, self.prompt, self.labels = setup, prompt, labels
+
+    def shares(self, taken: Sequence[str]) -> dict[str | None, float]:
+        """Share of ending here (None), and of each label that may follow `taken`."""
+        chat, text = self.setup.chat, "\n".join(taken)
+        weights: dict[str | None, float] = {
+            None: math.exp(self.setup.path(self.prompt, [*chat.answer_ids(text or NOTHING), chat.stop]))
+        }
+        for label in self.labels[self.labels.index(taken[-1]) + 1 if taken else 0 :]:
+            whole = "\n".join([*taken, label])
+            paths = [[*chat.answer_ids(whole), chat.stop]]
+            if label != self.labels[-1]:
+                paths.append(chat.answer_ids(whole + "\n"))
+            weights[label] = math.fsum(math.exp(self.setup.path(self.prompt, path)) for path in paths)
+        total = math.fsum(weights.values())
+        return {label: weight / total for label, weight in weights.items()}
+
+    def answer(self) -> tuple[tuple[str, ...], float, dict[str, float]]:
+        taken: list[str] = []
+        probability, chances = 1.0, dict.fromkeys(self.labels, 0.0)
+        while not taken or taken[-1] != self.labels[-1]:
+            shares = self.shares(taken)
+            best = max(shares, key=lambda label: shares[label])
+            probability *= shares[best]
+            for label, share in shares.items():
+                if label is not None:
+                    chances[label] = max(chances[label], share)
+            if best is None:
+                break
+            taken.append(best)
+        return tuple(taken), probability, chances
+
+
+@pytest.fixture(scope="module", params=["plain", "melting"])
+def many_setup(request: pytest.FixtureRequest, qwen2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Setup:
+    """`melting`: a tokenizer that has one token for "。" and a line break, as Qwen's own have for many signs."""
+    if request.param == "plain":
+        return favouring(setup_of(qwen2_folder))
+    folder = tiny_model(tmp_path_factory.mktemp("models") / "melting", "qwen2")
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_text("utf-8"))
+    unused = tokenizer["added_tokens"].pop()
+    tokenizer["model"]["vocab"]["ãĢĤĊ"] = unused["id"]
+    tokenizer["model"]["merges"].append(["ãĢĤ", "Ċ"])
+    path.write_text(json.dumps(tokenizer, ensure_ascii=False), "utf-8")
+    setup = setup_of(folder)
+    alone, broken = setup.chat.answer_ids("电影。"), setup.chat.answer_ids("电影。\n")
+    assert broken[: len(alone)] != alone, "the line break did not melt into the sign"
+    return favouring(setup)
+
+
+def favouring(setup: Setup) -> Setup:
+    """The setup with models that like to write labels, and to stop less, so that walks of several labels come about."""
+    texts = ("\n".join(MANY), *MANY, NOTHING)
+    liked = sorted({setup.chat.stop, *(token for text in texts for token in setup.chat.answer_ids(text))})
+    bias = {**dict.fromkeys(liked, 12.0), setup.chat.stop: 5.0}
+    head = random_head(setup.ours.lm_head.out_features, 0, 0.3, bias)
+    setup.ours.lm_head = setup.oracle.lm_head = head
+    return setup
+
+
+def test_several_labels_against_brute_force(many_setup: Setup) -> None:
+    draw = random.Random(1)
+    prefix = (1, 2)
+    rows = [tuple(draw.randrange(780) for _ in range(1 + at % 5)) for at in range(40)]
+    done: list[int] = []
+    choices = [Choice(MANY, many=True, nothing=NOTHING)] * len(rows)
+    answers = many_setup.scorer(200).choose(prefix, rows, choices, done.append)
+    assert sum(done) == len(rows)
+    seen = set()
+    for prompt, answer in zip(rows, answers, strict=True):
+        wanted, probability, chances = Walk(many_setup, prefix + prompt, MANY).answer()
+        assert answer.answer == wanted
+        assert answer.text == ("\n".join(wanted) or NOTHING)
+        assert answer.probability == pytest.approx(probability, abs=1e-4)
+        assert dict(answer.scores) == pytest.approx(chances, abs=1e-4)
+        seen.add(wanted)
+    assert len(seen) > 2, f"all rows have one of the answers {seen}"
+    assert max(map(len, seen)) > 1
+
+
+def test_all_labels_in_order_and_none(many_setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the next label always wins, all are taken in their order and the walk ends; when ending wins, none is."""
+    prefix, asked = prompts()
+    scorer = many_setup.scorer()
+    for best, wanted, text in ((1, MANY, "\n".join(MANY)), (0, (), NOTHING), (-1, MANY[-1:], MANY[-1])):
+
+        def scores(_: object, starts: Sequence[Any], offers: Sequence[Any], best: int = best) -> list[np.ndarray]:
+            return [np.eye(len(offer))[best] * 9 for offer in offers]
+
+        monkeypatch.setattr(scorer, "scores", scores)
+        for answer in scorer.choose(prefix, asked, [Choice(MANY, many=True, nothing=NOTHING)] * len(asked)):
+            assert (answer.answer, answer.text) == (wanted, text)
+
+
+def test_one_label_and_several_in_one_batch(setup: Setup) -> None:
+    prefix, asked = prompts()
+    one, many = Choice(LABELS), Choice(MANY, many=True, nothing=NOTHING)
+    mixed = setup.scorer().choose(prefix, asked, [many, one, many])
+    apart = [setup.scorer().choose(prefix, [p], [c])[0] for p, c in zip(asked, [many, one, many], strict=True)]
+    assert [answer.answer for answer in mixed] == [answer.answer for answer in apart]
+    assert isinstance(mixed[1].answer, str)
+    assert isinstance(mixed[0].answer, tuple)
