@@ -25,7 +25,7 @@ Pairs = Sequence[tuple[str, str]]
 
 
 class LabelOptions(TaskOptions):
-    labels: list[str] = []  # noqa: RUF012
+    labels: list[str] = []
 
 
 class LabelTask(Task):
@@ -33,7 +33,7 @@ class LabelTask(Task):
 
     Options = LabelOptions
     headline = "accuracy"
-    fields = {"text": ("text",), "label": ("label",)}  # noqa: RUF012
+    fields = {"text": ("text",), "label": ("label",)}
 
     @classmethod
     def resolve(cls, options: Any, rows: Sequence[Row]) -> Any:

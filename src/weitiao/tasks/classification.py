@@ -64,7 +64,7 @@ class ClassificationExample(Example):
 
 class Classification(Task):
     Options = ClassificationOptions
-    fields = {  # noqa: RUF012
+    fields = {
         "text": ("text", "sentence", "content"),
         "label": ("label", "labels", "output"),
         "options": ("options", "category", "categories"),

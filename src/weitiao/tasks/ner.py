@@ -1,8 +1,8 @@
 """Named-entity recognition: the spans of a text that name something, each with its type.
 
 A row is `{"text": …, "entities": [{"start": 0, "end": 2, "type": "地点", "text": "南京"}]}`; offsets are code points,
-end-exclusive. The tutorial's `start_idx, end_idx, entity_text, entity_label, entity_names` are read too, and entities without
-offsets are looked up from left to right. Mentions may repeat and nest.
+end-exclusive. The tutorial's `start_idx, end_idx, entity_text, entity_label, entity_names` are read too, and
+entities without offsets are looked up from left to right. Mentions may repeat and nest.
 
     system   instruction · the types, with their descriptions
     user     the text (shrinkable)
@@ -81,7 +81,7 @@ class NerExample(Example):
 class Ner(Task):
     Options = NerOptions
     headline = "f1"
-    fields = {"text": ("text", "sentence", "content"), "entities": ("entities", "spans")}  # noqa: RUF012
+    fields = {"text": ("text", "sentence", "content"), "entities": ("entities", "spans")}
     options: NerOptions
 
     @classmethod
@@ -136,7 +136,7 @@ class Ner(Task):
         return NerExample(row, text, tuple(sorted(entities, key=_reading_order)))
 
     def _with_listed_type(self, item: Any) -> Any:
-        """ccfbdci names a type in several ways, `"entity_label": "LOC", "entity_names": ["地点", …]`: that of the set."""
+        """With `"entity_label": "LOC", "entity_names": ["地点", …]`, as in ccfbdci, the name that is in the set."""
         names = item.get("entity_names") if isinstance(item, Mapping) else None
         listed = [name for name in names or () if name in (self.options.types or ())]
         return {**item, "type": listed[0]} if listed and "type" not in item else item

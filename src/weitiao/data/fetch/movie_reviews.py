@@ -1,4 +1,4 @@
-"""English sentences from film reviews → `{"text": "Effective but too tepid biopic", "label": "negative"}` or `"positive"`.
+"""English sentences of film reviews → `{"text": "Too tepid a biopic", "label": "negative"}` or `"positive"`.
 
 The source has a sentence's mean rating by about 20 people, from -4 to 4. Sentences that they found neither good nor
 bad are left out.
