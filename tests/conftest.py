@@ -6,6 +6,8 @@ A test that asks for `qwen2_folder` gets a Hugging Face folder with random weigh
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# Tiny models gain nothing from threads, and lose a hundredfold where other processes have the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from pathlib import Path
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+from parity.oracle import plain_model
 from weitiao.config import RunConfig, load_config
+from weitiao.model.quiet import quiet
 from weitiao.tracking.screen import Screen
 from weitiao.training.train import train
 
@@ -34,6 +37,14 @@ def run_config(tmp: Path, model: Path, rows: Path, *overrides: str) -> RunConfig
         "evaluation": {"baselines": False, "untuned": False, "bootstrap": 100},
     }
     return load_config(values, overrides)
+
+
+def lively_model(folder: Path, model: Path) -> Path:
+    """A copy of a tiny model in `folder` with weights large enough to learn a task in a few steps."""
+    shutil.copytree(model, folder)
+    with quiet():
+        plain_model(model).save_pretrained(folder)
+    return folder
 
 
 def trained(config: RunConfig, **options: Any) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Setup:
     ours: Any
     oracle: Any
     encoder: Encoder
+    known: dict[str, Decoded] = field(default_factory=dict)
+    """Text → what the oracle wrote."""
 
     def task(self, output_format: str = "lines") -> Ner:
         return Ner(NerOptions(types=TYPES, language="zh", output_format=output_format))  # type: ignore[arg-type]
@@ -72,8 +74,14 @@ class Setup:
         own = [prompt[len(prefix) :] for prompt in prompts]
         return decoder.decode(decoder.prefix_cache(prefix), own, compiler.matchers(grammars))
 
-    def by_brute_force(self, text: str, budget: int = BUDGET) -> Decoded:
+    def by_brute_force(self, text: str, budget: int) -> Decoded:
         """Greedy, one text, no cache: the likeliest token that the grammar allows, until the stop."""
+        if text not in self.known:
+            self.known[text] = self._by_brute_force(text)
+        whole = self.known[text]
+        return whole if len(whole.ids) <= budget else replace(whole, ids=whole.ids[:budget], complete=False)
+
+    def _by_brute_force(self, text: str) -> Decoded:
         [prompt], [grammar] = self.asked([text])
         stop = self.encoder.chat.stop
         matcher = LLMatcher(self.vocabulary(), grammar.lark)
@@ -82,12 +90,10 @@ class Setup:
         while True:
             bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
             allowed = np.unpackbits(bits, bitorder="little")[: self.oracle.lm_head.out_features].astype(bool)
-            logs = log_probabilities(self.oracle, [*prompt, *answer])[-1].masked_fill(
-                ~torch.from_numpy(allowed), -np.inf
-            )
-            logs = logs.log_softmax(-1)
+            logs = log_probabilities(self.oracle, [*prompt, *answer])[-1]
+            logs = logs.masked_fill(~torch.from_numpy(allowed), -np.inf).log_softmax(-1)
             token = int(logs.argmax())
-            if token != stop and len(answer) == budget:
+            if token != stop and len(answer) == BUDGET:
                 return Decoded(answer, total, complete=False)
             total += float(logs[token])
             if token == stop:
@@ -206,7 +212,7 @@ def assert_valid(text: str, found: Prediction) -> None:
             assert unicodedata.normalize("NFC", entity.text) in unicodedata.normalize("NFC", text)
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(rows=st.lists(texts(8), min_size=1, max_size=3), seed=st.integers(0, 1000))
 def test_every_answer_reads(answering: Answering, rows: list[str], seed: int) -> None:
     for text, found in zip(rows, answering.answers(rows, seed), strict=True):
@@ -223,7 +229,7 @@ def test_random_models_find_entities(answering: Answering) -> None:
 @pytest.mark.parametrize("output_format", ["lines", "json"])
 def test_a_cut_answer_reads(qwen2_folder: Path, output_format: str) -> None:
     rows = ["昨天李华从乌鲁木齐回来了", 'a"b\tc\n', "e\u0301e\u0301 😀😀"]
-    for budget in range(1, 16):
+    for budget in (1, 2, 3, 5, 8, 13):
         cut = answering_of(qwen2_folder, output_format, budget).answers(rows, seed=budget)
         for text, prediction in zip(rows, cut, strict=True):
             assert_valid(text, prediction)

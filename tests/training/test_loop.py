@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from runs import adapter, checkpoints, lines, run_config, same_bits, trained
 from safetensors.torch import load_file
 
+from runs import adapter, checkpoints, lines, lively_model, run_config, same_bits, trained
 from weitiao.prediction.predictor import load
 from weitiao.training.loop import Loop
 
@@ -117,14 +117,18 @@ def test_packing_does_not_change_the_loss(qwen2_folder: Path, classification_fil
 
 
 def test_a_task_is_learnt(qwen2_folder: Path, classification_file: Path, tmp_path: Path) -> None:
-    config = run_config(tmp_path, qwen2_folder, classification_file, "training.max_steps=40", "training.save_steps=100")
-    run = trained(config)
+    model = lively_model(tmp_path / "model", qwen2_folder)
+    overrides = ("training.max_steps=60", "training.samples_per_step=16", "training.save_steps=100")
+    run = trained(run_config(tmp_path, model, classification_file, *overrides))
     losses = [line["loss"] for line in lines(run / "log.jsonl") if "loss" in line]
-    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
+    assert losses[-1] < losses[0] / 10
     rows = lines(classification_file)
     answers = load(run, device="cpu").predict([row["text"] for row in rows])
     right = sum(answer.answer == row["label"] for answer, row in zip(answers, rows, strict=True))
     assert right >= 0.95 * len(rows)
+    with (predictor := load(run, device="cpu")).untuned():
+        untuned = predictor.predict([row["text"] for row in rows])
+    assert sum(answer.answer == row["label"] for answer, row in zip(untuned, rows, strict=True)) < 0.8 * len(rows)
 
 
 def test_the_best_adapter_is_kept(qwen2_folder: Path, classification_file: Path, tmp_path: Path, measures: Any) -> None:
@@ -136,6 +140,22 @@ def test_the_best_adapter_is_kept(qwen2_folder: Path, classification_file: Path,
     assert not same_bits(adapter(run), adapter(run / "checkpoint-10"))
     told = [(line["step"], line["best"]) for line in lines(run / "log.jsonl") if "evaluation" in line]
     assert told == [(2, True), (4, True), (6, False), (8, False), (10, False)]
+
+
+def test_the_best_adapter_is_measured(
+    qwen2_folder: Path, classification_file: Path, tmp_path: Path, measures: Any
+) -> None:
+    """The figures and predictions that a run leaves are those of the adapter that it leaves, not of the last one."""
+    measures([0.9, 0.1, 0.1])
+    run = trained(run_config(tmp_path, qwen2_folder, classification_file, "data.validation=0.2", "evaluation.steps=2"))
+    rows = lines(run / "predictions.jsonl")
+    written = [row["probability"] for row in rows]
+
+    def answered(folder: Path) -> list[float | None]:
+        return [answer.probability for answer in load(folder, device="cpu").predict([row["text"] for row in rows])]
+
+    assert answered(run) == pytest.approx(written, abs=1e-6)
+    assert answered(run / "checkpoint-6") != pytest.approx(written, abs=1e-4)
 
 
 def test_without_validation_the_last_adapter_is_kept(
@@ -152,14 +172,14 @@ def test_early_stopping(
     measures([0.2, 0.5, 0.4, 0.6, 0.1, 0.6])
     overrides = ("training.max_steps=30", "evaluation.steps=1", "evaluation.early_stopping_patience=2")
     config = run_config(tmp_path, qwen2_folder, classification_file, *overrides)
-    monkeypatch.setattr("weitiao.training.train._measure", _dies)
-    with pytest.raises(Killed):
-        trained(config)
+    with monkeypatch.context() as patch:
+        patch.setattr("weitiao.training.train._measure", _dies)
+        with pytest.raises(Killed):
+            trained(config)
     run = config.folder
     assert [line["step"] for line in lines(run / "log.jsonl") if "evaluation" in line] == [1, 2, 3, 4, 5, 6]
     assert same_bits(adapter(run), adapter(run / "checkpoint-4"))
     # A run that had stopped early does not train on when it is called again.
-    monkeypatch.undo()
     before = adapter(run)
     trained(config)
     assert same_bits(adapter(run), before)

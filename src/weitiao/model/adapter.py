@@ -56,16 +56,25 @@ def check_targets(model: Any, targets: Sequence[str]) -> None:
 
 
 def open_adapter(model: Any, folder: Path, trainable: bool = False) -> Any:
-    """The adapter of a folder on its base. Raises CheckpointError when its files are damaged."""
-    from peft import PeftModel
-    from safetensors import SafetensorError
+    """The adapter of a folder on its base. Raises CheckpointError when its files are damaged or lack a layer."""
+    from peft import PeftModel, get_peft_model_state_dict
+    from safetensors import SafetensorError, safe_open
 
     try:
         with quiet():
-            return PeftModel.from_pretrained(model, folder, is_trainable=trainable, local_files_only=True)
+            opened = PeftModel.from_pretrained(model, folder, is_trainable=trainable, local_files_only=True)
+        with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+            saved = set(file.keys())
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         first = re.sub(r"\s+", " ", str(error))[:160]
         raise CheckpointError(f"{folder}: the adapter cannot be loaded ({first})") from None
+    # PEFT would go on with fresh layers in place of missing ones, and passes over the others.
+    other = sorted(saved ^ get_peft_model_state_dict(opened, save_embedding_layers=False).keys())
+    if other:
+        raise CheckpointError(
+            f"{folder}: the adapter has other layers than its adapter_config.json says ({other[0]}); restore the folder"
+        )
+    return opened
 
 
 def save_adapter(model: Any, folder: Path) -> None:

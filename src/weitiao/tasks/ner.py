@@ -232,8 +232,8 @@ def ground(pairs: Sequence[Pair], text: str, in_order: bool = True) -> tuple[Ent
     """Find the pairs in the text from left to right. in_order: whether the pairs are in reading order.
 
     A mention is sought from the start of the one before it, and behind the last mention of the same text; failing
-    that, anywhere behind that last mention; failing that, the same span when the type is another. What is not found
-    at all gets the offsets -1, -1. So ordered pairs come back always, and offsets whenever every earlier mention of
+    that, anywhere behind that last mention; failing that, wherever the text stands without that type. What is not
+    found at all gets the offsets -1, -1. So ordered pairs come back always, and offsets whenever every earlier mention of
     the same text is among the pairs and no span has two types while its text occurs again.
     """
     source = Source(text)
@@ -245,8 +245,10 @@ def ground(pairs: Sequence[Pair], text: str, in_order: bool = True) -> tuple[Ent
         wanted = nfc(written)
         behind = last[wanted][0] + 1 if wanted in last else 0
         place = source.find(wanted, max(before, behind)) or source.find(wanted, behind)
-        if place is None and wanted in last and kind not in types[last[wanted]]:
-            place = last[wanted]
+        if place is None:
+            place = source.find(wanted)
+            while place is not None and kind in types.get(place, ()):
+                place = source.find(wanted, place[0] + 1)
         if place is None:
             found.append(Entity(-1, -1, kind, written))
             continue

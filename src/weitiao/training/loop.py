@@ -130,7 +130,7 @@ class Loop:
             self.accelerator.backward(loss)
             total += loss.detach()
         norm = self.guard.clip(self.parameters, section.max_grad_norm, number)
-        rate = self.schedule.get_last_lr()[0]
+        rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)

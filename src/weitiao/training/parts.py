@@ -14,11 +14,12 @@ from weitiao.data.encode import Encoder
 from weitiao.data.prefix import common_prefix
 from weitiao.data.splits import Splits
 from weitiao.engine.memory import wants_recompute
-from weitiao.errors import ConfigError
+from weitiao.errors import CheckpointError, ConfigError
 from weitiao.model.adapter import add_lora
 from weitiao.model.base import Base
+from weitiao.model.quiet import quiet
 from weitiao.prediction.predictor import Predictor
-from weitiao.run_folder import BaseName, RunFolder, TaskFile
+from weitiao.run_folder import BaseName, RunFolder, TaskFile, damage
 from weitiao.tasks.base import Task
 from weitiao.tracking.screen import Screen
 from weitiao.training.checkpoint import load_weights
@@ -32,7 +33,8 @@ def adapted(config: RunConfig, base: Base, frozen: Any, screen: Screen) -> Any:
         config.training.gradient_checkpointing, frozen.config, config.engine.tokens_per_pack, frozen.device
     )
     if recompute:
-        frozen.gradient_checkpointing_enable({"use_reentrant": False})
+        with quiet():
+            frozen.gradient_checkpointing_enable({"use_reentrant": False})
         screen.note("activations are recomputed in the backward pass (training.gradient_checkpointing)")
     if config.lora.lora_dropout and config.engine.packing:
         screen.note("lora_dropout > 0: rows that share a prefix share its dropout mask; lora.lora_dropout=0 is exact")
@@ -96,5 +98,8 @@ def evaluation(config: RunConfig, task: Task, predictor: Predictor, splits: Spli
 
 
 def use_best(model: Any, run: RunFolder) -> None:
-    """Put the run's best adapter into the model that was trained."""
+    """Put the run's best adapter into the model that was trained. Raises CheckpointError when it is damaged."""
+    problem = damage(run.adapter)
+    if problem:
+        raise CheckpointError(f"{run.adapter}: damaged adapter ({problem}); train again with --overwrite")
     load_weights(run.adapter, model)

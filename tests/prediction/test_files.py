@@ -1,0 +1,123 @@
+"""Files in, files out: the input's own fields stay, a half-written output is never left."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from runs import SILENT, lines, run_config, trained
+from tiny import small_classification, small_ner, write_rows
+from weitiao.errors import DataError
+from weitiao.prediction.files import predict_file
+
+
+@pytest.fixture(scope="module")
+def run(qwen2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    rows = small_classification(folder / "classification.jsonl")
+    return trained(run_config(folder, qwen2_folder, rows, "training.max_steps=2"))
+
+
+@pytest.fixture(scope="module")
+def ner_run(qwen2_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ner")
+    rows = small_ner(folder / "ner.jsonl")
+    return trained(run_config(folder, qwen2_folder, rows, "training.max_steps=2"))
+
+
+ROWS = [{"id": 1, "text": "手机很好", "more": {"a": [1, None]}}, {"id": 2, "text": "酒店太差了，\n非常失望"}]
+
+
+def test_jsonl_to_jsonl(run: Path, tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", ROWS)
+    predict_file(run, str(source), tmp_path / "out.jsonl", SILENT)
+    found = lines(tmp_path / "out.jsonl")
+    for row, told in zip(ROWS, found, strict=True):
+        assert list(told) == [*row, "prediction", "probability"]
+        assert {key: told[key] for key in row} == row
+        assert told["prediction"] in ("好评", "差评")
+        assert 0.5 <= told["probability"] <= 1
+
+
+def test_csv_to_csv(run: Path, tmp_path: Path) -> None:
+    with (tmp_path / "in.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([["number", "text", "note"], ["1", '手机"很好", 真的', "a,b"], ["2", "酒店\n太差了", ""]])
+    predict_file(run, str(tmp_path / "in.csv"), tmp_path / "out.csv", SILENT)
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [list(row) for row in found] == [["number", "text", "note", "prediction", "probability"]] * 2
+    assert [(row["number"], row["text"], row["note"]) for row in found] == [
+        ("1", '手机"很好", 真的', "a,b"),
+        ("2", "酒店\n太差了", ""),
+    ]
+    assert all(row["prediction"] in ("好评", "差评") and 0.5 <= float(row["probability"]) <= 1 for row in found)
+
+
+def test_a_csv_of_entities(ner_run: Path, tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", [{"text": "王小明住在南京。"}])
+    predict_file(ner_run, str(source), tmp_path / "out.csv", SILENT)
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        [row] = csv.DictReader(file)
+    assert isinstance(json.loads(row["prediction"]), list)
+
+
+def test_labelled_rows_keep_their_label(run: Path, tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", [{"text": "手机很好", "label": "差评"}, {"text": "书很好"}])
+    predict_file(run, str(source), tmp_path / "out.jsonl", SILENT)
+    first, second = lines(tmp_path / "out.jsonl")
+    assert (first["label"], first["reference"]) == ("差评", "差评")
+    assert "reference" not in second
+
+
+def test_to_standard_output(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = write_rows(tmp_path / "in.jsonl", ROWS)
+    predict_file(run, str(source), None, SILENT)
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["id"] for row in told] == [1, 2]
+
+
+@pytest.mark.parametrize("output", ["out.parquet", "out", "missing/out.jsonl"])
+def test_an_output_that_cannot_be_written(run: Path, tmp_path: Path, output: str) -> None:
+    source = write_rows(tmp_path / "in.jsonl", ROWS)
+    with pytest.raises(DataError, match=output.partition("/")[0]):
+        predict_file(run, str(source), tmp_path / output, SILENT)
+
+
+def test_an_old_output_stays_when_a_row_is_refused(run: Path, tmp_path: Path) -> None:
+    source = write_rows(tmp_path / "in.jsonl", [*ROWS, {"text": " "}])
+    (tmp_path / "out.jsonl").write_text("old")
+    with pytest.raises(DataError, match=r"in\.jsonl:3"):
+        predict_file(run, str(source), tmp_path / "out.jsonl", SILENT)
+    assert (tmp_path / "out.jsonl").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "out.jsonl"]
+
+
+def weitiao(*arguments: str, given: bytes) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "weitiao.cli", *arguments]
+    return subprocess.run(command, input=given, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def test_standard_input(run: Path, tmp_path: Path) -> None:
+    """JSON lines and bare texts, mixed; only results on standard output."""
+    given = '\ufeff手机很好\n\n{"text": "酒店太差了", "id": 9}\r\n书 {不错}\n'
+    done = weitiao("predict", str(run), "-", given=given.encode())
+    assert done.returncode == 0, done.stderr.decode()
+    told = [json.loads(line) for line in done.stdout.decode("utf-8").splitlines()]
+    assert [row["text"] for row in told] == ["手机很好", "酒店太差了", "书 {不错}"]
+    assert told[1]["id"] == 9
+    assert all(row["prediction"] in ("好评", "差评") for row in told)
+
+
+def test_broken_standard_input(run: Path) -> None:
+    done = weitiao("predict", str(run), "-", given='好\n{"text": \n'.encode())
+    assert done.returncode == 2
+    assert done.stdout == b""
+    [line] = done.stderr.decode().splitlines()
+    assert line.startswith("weitiao: standard input:2: ")
