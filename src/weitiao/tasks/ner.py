@@ -233,8 +233,8 @@ def ground(pairs: Sequence[Pair], text: str, in_order: bool = True) -> tuple[Ent
 
     A mention is sought from the start of the one before it, and behind the last mention of the same text; failing
     that, anywhere behind that last mention; failing that, wherever the text stands without that type. What is not
-    found at all gets the offsets -1, -1. So ordered pairs come back always, and offsets whenever every earlier mention of
-    the same text is among the pairs and no span has two types while its text occurs again.
+    found at all gets the offsets -1, -1. So ordered pairs come back always, and offsets whenever every earlier mention
+    of the same text is among the pairs and no span has two types while its text occurs again.
     """
     source = Source(text)
     last: dict[str, tuple[int, int]] = {}
