@@ -20,7 +20,7 @@ MOST_COLUMNS = 4
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> Table:
-    """Systems, best first, with each metric that all of them have; 95 % intervals in brackets."""
+    """Systems, best first, with the first metrics that all of them have; the headline with its 95 % interval."""
     systems: Mapping[str, Mapping[str, Any]] = metrics["systems"]
     headline = metrics["headline"]
     columns = _columns(systems, headline)
@@ -29,7 +29,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     for column in columns:
         table.add_column(column, justify="right", style="bold" if column == headline else "", no_wrap=True)
     for name, values in sorted(systems.items(), key=lambda item: -item[1][headline]):
-        table.add_row(NAMES.get(name, name), *(_cell(values, column) for column in columns))
+        table.add_row(NAMES.get(name, name), *(_cell(values, column, column == headline) for column in columns))
     return table
 
 
@@ -64,9 +64,9 @@ def _columns(systems: Mapping[str, Mapping[str, Any]], headline: str) -> list[st
     return [headline, *[key for key in first if key in shared and key != headline][:MOST_COLUMNS]]
 
 
-def _cell(values: Mapping[str, Any], column: str) -> str:
+def _cell(values: Mapping[str, Any], column: str, with_interval: bool) -> str:
     value = f"{values[column]:.3f}"
-    if f"{column}_low" not in values:
+    if not with_interval or f"{column}_low" not in values:
         return value
     return f"{value} [{values[f'{column}_low']:.3f}–{values[f'{column}_high']:.3f}]"
 

@@ -164,7 +164,7 @@ class Loop:
             section = self.config.training
             members = samples_of_step(len(self.rows), section.samples_per_step, self.config.run.seed, bad)
             raise NonFiniteError(
-                f"step {bad + 1}: the gradient is not finite, and the weights are kept as before it. "
+                f"step {bad + 1}: the gradient is not finite; that update was left out, and nothing was saved since. "
                 f"Training rows of that step (counted from 0): {members}; lower training.learning_rate, or look at them"
             )
 
