@@ -49,12 +49,14 @@ class Loop:
         model: Any,
         forward: Forward,
         examples: Sequence[Encoded],
+        places: Sequence[str],
         prefix: tuple[int, ...],
         accelerator: Accelerator,
     ) -> None:
-        """model: a PeftModel on its device; forward: computes that model; prefix: what all `examples` begin with."""
+        """model: a PeftModel on its device, computed by `forward`. places: `file:line` of each of `examples`, which all
+        begin with `prefix`."""
         self.config, self.model, self.forward, self.accelerator = config, model, forward, accelerator
-        self.prefix = prefix
+        self.places, self.prefix = places, prefix
         self.rows = [training_row(e.ids, e.prompt_length, len(prefix)) for e in examples]
         section = config.training
         self.per_epoch = steps_per_epoch(len(examples), section.samples_per_step)
@@ -165,10 +167,11 @@ class Loop:
             members = samples_of_step(len(self.rows), section.samples_per_step, self.config.run.seed, bad)
             raise NonFiniteError(
                 f"step {bad + 1}: the gradient is not finite; that update was left out, and nothing was saved since. "
-                f"Training rows of that step (counted from 0): {members}; lower training.learning_rate, or look at them"
+                f"Lower training.learning_rate, or look at its rows: {', '.join(self.places[i] for i in members)}"
             )
 
     def _evaluate(self, evaluate: Evaluate, folder: RunFolder, told: TaskFile, log: JsonlLog, screen: Screen) -> None:
+        self._refuse_non_finite()
         start = time.monotonic()
         value, figures = evaluate()
         progress = self.progress

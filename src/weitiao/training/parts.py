@@ -67,7 +67,9 @@ def predictor(config: RunConfig, task: Task, encoder: Encoder, model: Any, told:
     )
 
 
-def loop(config: RunConfig, model: Any, predictor: Predictor, encoded: Sequence[Encoded], screen: Screen) -> Loop:
+def loop(
+    config: RunConfig, model: Any, predictor: Predictor, encoded: Sequence[Encoded], places: Sequence[str]
+) -> Loop:
     weight = predictor.forward.head.weight
     # The adapters are float32; next to a bfloat16 base they compute in bfloat16.
     accelerator = Accelerator(
@@ -75,7 +77,7 @@ def loop(config: RunConfig, model: Any, predictor: Predictor, encoded: Sequence[
     )
     if accelerator.num_processes > 1:
         raise ConfigError("training on several processes is not supported; start one process with one visible GPU")
-    return Loop(config, model, predictor.forward, encoded, common_prefix(encoded), accelerator)
+    return Loop(config, model, predictor.forward, encoded, places, common_prefix(encoded), accelerator)
 
 
 def evaluation(config: RunConfig, task: Task, predictor: Predictor, splits: Splits, screen: Screen) -> Evaluate | None:

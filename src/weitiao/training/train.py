@@ -76,7 +76,7 @@ def _train(
     model = parts.adapted(config, base, load_model(base.folder, device, dtype), screen)
     told = parts.task_file(config, task, base, encoded)
     predictor = parts.predictor(config, task, encoder, model, told)
-    loop = parts.loop(config, model, predictor, encoded, screen)
+    loop = parts.loop(config, model, predictor, encoded, [example.row.place for example in splits.train])
 
     # From here on the folder changes: all that can be refused has been checked.
     if overwrite:
