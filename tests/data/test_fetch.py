@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from weitiao.data import fetch as data_sets
+from weitiao.data.fetch import movie_reviews as movies
 from weitiao.data.fetch import peoples_daily_ner as ner
 from weitiao.data.fetch import product_reviews as reviews
 from weitiao.errors import DataError
@@ -145,15 +146,25 @@ def test_files_are_written_kept_refused_and_overwritten(source: Source, tmp_path
     assert paths[0].read_text("utf-8") == "二\n"
 
 
+def test_clear_ratings_become_labels() -> None:
+    text = "1\t2.25\tA joy.\r\n2\t-0.5\tToo tepid\ta biopic\r\n3\t0.49\tIt is a film.\r\n"
+    assert movies.labelled(text) == {"negative": ["Too tepid\ta biopic"], "positive": ["A joy."]}
+
+
 def test_names_and_unknown_names(tmp_path: Path) -> None:
-    assert data_sets.names() == ["peoples-daily-ner", "product-reviews"]
+    assert data_sets.names() == ["movie-reviews", "peoples-daily-ner", "product-reviews"]
     with pytest.raises(DataError, match="did you mean 'product-reviews'"):
         data_sets.fetch("product-review", tmp_path)
-    with pytest.raises(DataError, match="choose peoples-daily-ner, product-reviews"):
+    with pytest.raises(DataError, match="choose movie-reviews, peoples-daily-ner, product-reviews"):
         data_sets.fetch("xyz", tmp_path)
 
 
 FILES = {
+    "movie-reviews": {
+        "train.jsonl": (8_055, "4090e6161bde738ec8675526d2a5b1e30c0a288e8894da30a7cb033870d3d1c8"),
+        "validation.jsonl": (1_008, "aed5290967bdc91455396520b676041682ee900b4b594fbdc0e61684dabb7333"),
+        "test.jsonl": (1_006, "3e81b13571bbdf307641c05054c6f003740bbe6601068e765492cf8f3f313732"),
+    },
     "peoples-daily-ner": {
         "train.jsonl": (36_918, "d945c037b9135b5b6d3d56471388ef29765ba0c0d186456ab5ff122e6b1d23fa"),
         "validation.jsonl": (3_575, "f6c3faa323cd40cad57eb690c92557cc54c2193e8cd955c95b1542c67e30f960"),

@@ -52,6 +52,7 @@ def test_the_folder_of_a_classification_run(qwen2_folder: Path, classification_f
         "split": "test",
         "rows": 10,
         "headline": "accuracy",
+        "ceiling": 1.0,
     }
     assert list(systems) == ["finetuned", "untuned", "majority", "tfidf"]
     for values in systems.values():

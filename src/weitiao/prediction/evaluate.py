@@ -48,13 +48,17 @@ def answers_of_systems(
 def measured(
     task: Task, systems: Systems, test: Sequence[Example], *, split: str, bootstrap: int, seed: int
 ) -> dict[str, Any]:
-    """The content of `metrics.json`."""
+    """The content of `metrics.json`.
+
+    `ceiling` is the headline metric of every reference answer, written and read back: what the output format allows.
+    """
     return {
         "schema_version": SCHEMA_VERSION,
         "task": task.name,
         "split": split,
         "rows": len(test),
         "headline": task.headline,
+        "ceiling": task.best_possible(test)[task.headline],
         "systems": {
             name: task.measure(answers, test, bootstrap=bootstrap, seed=seed) for name, answers in systems.items()
         },

@@ -24,7 +24,10 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     systems: Mapping[str, Mapping[str, Any]] = metrics["systems"]
     headline = metrics["headline"]
     columns = _columns(systems, headline)
-    table = Table(title=f"{metrics['task']} · {metrics['rows']} {metrics['split']} rows", title_justify="left")
+    title = f"{metrics['task']} · {metrics['rows']} {metrics['split']} rows"
+    if metrics["ceiling"] < 1:
+        title += f" · the output format allows {metrics['ceiling']:.3f} at most"
+    table = Table(title=title, title_justify="left")
     table.add_column("system", no_wrap=True)
     for column in columns:
         table.add_column(column, justify="right", style="bold" if column == headline else "", no_wrap=True)
