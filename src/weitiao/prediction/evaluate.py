@@ -58,7 +58,7 @@ def measured(
         "split": split,
         "rows": len(test),
         "headline": task.headline,
-        "ceiling": task.best_possible(test)[task.headline],
+        "ceiling": task.best_possible(test)[task.headline] if test else None,
         "systems": {
             name: task.measure(answers, test, bootstrap=bootstrap, seed=seed) for name, answers in systems.items()
         },
