@@ -57,10 +57,11 @@ class Decoder:
         prompts: Sequence[Sequence[int]],
         matchers: Matchers,
         spent: Callable[[int, list[int]], bool] = lambda row, ids: False,
+        advance: Callable[[int], None] = lambda rows: None,
     ) -> list[Decoded]:
         """Answers to `prompts` (their ids behind the prefix), in order.
 
-        spent: told now and then of a row's tokens; a row for which it is true gets no more.
+        spent: told now and then of a row's tokens; a row for which it is true gets no more. advance: told of rows done.
         """
         shared = prefix.get_seq_length()
         lengths = torch.tensor([len(prompt) for prompt in prompts])
@@ -82,6 +83,7 @@ class Decoder:
                     out[row].ids.append(token)
                 if out[row].complete or count == self.budget or (count % LOOK == LOOK - 1 and spent(row, out[row].ids)):
                     ended.add(row)
+                    advance(1)
                 else:
                     running.append(at)
             if not running:

@@ -125,9 +125,8 @@ class Predictor:
         for members in bins(sizes, max(self.batch_tokens, max(sizes))):
             matchers = self._grammars.matchers([grammars[i] for i in members])
             spent = partial(self._spent, [examples[i] for i in members])
-            found = self._decoder.decode(shared, [prompts[i] for i in members], matchers, spent)
+            found = self._decoder.decode(shared, [prompts[i] for i in members], matchers, spent, advance)
             out.update((i, self._read(decoded, examples[i])) for i, decoded in zip(members, found, strict=True))
-            advance(len(members))
         return [out[i] for i in range(len(prompts))]
 
     def _spent(self, examples: Sequence[Example], row: int, ids: list[int]) -> bool:
