@@ -68,7 +68,8 @@ class DataSection(Section):
     encoding: str = "utf-8"
     """Encoding of text files; `gb18030` reads GBK. A UTF-8 byte-order mark is skipped."""
     max_length: int = Field(1024, ge=8)
-    """Tokens that the shrinkable text may take; longer text keeps its head and tail. The answer is never cut."""
+    """Tokens that the shrinkable text may take; longer text keeps its head and tail. The answer is never cut;
+    entities of the part that was left out are not trained on."""
     train_rows: int | None = Field(None, ge=1)
     """Use at most so many training rows, drawn by the seed."""
     validation_rows: int | None = Field(None, ge=1)
@@ -151,15 +152,15 @@ class EngineSection(Section):
 class RunConfig(Section):
     schema_version: Literal[1] = 1
     """Version of this shape."""
-    run: RunSection = RunSection()  # type: ignore[call-arg]
+    run: RunSection = RunSection()
     task: dict[str, Any]
     """`name` of the task and the task's own options."""
     model: ModelSection
     data: DataSection
-    lora: LoraSection = LoraSection()  # type: ignore[call-arg]
-    training: TrainingSection = TrainingSection()  # type: ignore[call-arg]
-    evaluation: EvaluationSection = EvaluationSection()  # type: ignore[call-arg]
-    engine: EngineSection = EngineSection()  # type: ignore[call-arg]
+    lora: LoraSection = LoraSection()
+    training: TrainingSection = TrainingSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    engine: EngineSection = EngineSection()
 
     @field_validator("task")
     @classmethod

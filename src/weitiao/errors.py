@@ -27,3 +27,8 @@ class CheckpointError(WeitiaoError):
 
 class ModelError(WeitiaoError):
     """A base model that is missing, unreadable or not supported."""
+
+
+def first_line(error: BaseException | str) -> str:
+    """What another library's error says, on one line; its kind when it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

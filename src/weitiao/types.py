@@ -55,6 +55,8 @@ class Encoded:
     prompt_length: int
     removed: int = 0
     """Tokens of the shrinkable text that were left out to keep it within `data.max_length`."""
+    gap: tuple[int, int] | None = None
+    """Where they stood: code points of the text, end-exclusive."""
 
     @property
     def prompt(self) -> tuple[int, ...]:

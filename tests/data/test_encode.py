@@ -138,3 +138,21 @@ def test_shortened_texts_are_told_by_class(chat):
     told = shortening_note([bare], [Encoder(ner, chat, 16, 100_000).training(bare)], ner, "test")
     assert told is not None
     assert "no entity 1" in told
+
+
+def test_entities_of_what_was_left_out_are_not_trained_on(chat):
+    text = "南京" + "很长" * 100 + "北京" + "很长" * 100 + "上海"
+    places = [{"start": at, "end": at + 2, "type": "地点"} for at in (0, 202, len(text) - 2)]
+    task = Ner(NerOptions(types=["地点"], language="zh"))
+    row = task.example(Row({"text": text, "entities": places}, "f", 1))
+    encoder = Encoder(task, chat, 32, 100_000)
+    encoded = encoder.training(row)
+    assert encoded.gap is not None
+    assert shown_text(chat, encoded) == text[: encoded.gap[0]] + CUT_MARK + text[encoded.gap[1] :]
+    assert chat.tokenizer.decode(encoded.answer) == "南京\t地点\n上海\t地点<|im_end|>"
+    note = shortening_note([row], [encoded], task, "train")
+    assert note is not None
+    assert note.endswith("; 1 of their answers name something there")
+    whole = Encoder(task, chat, 2000, 100_000).training(row)
+    assert whole.gap is None
+    assert "北京\t地点" in chat.tokenizer.decode(whole.answer)

@@ -200,6 +200,22 @@ def answering_of(folder: Path, output_format: str, budget: int) -> Answering:
     return Answering(Predictor(task, encoder, model, budget=budget, batch_tokens=4096), task)
 
 
+def test_a_large_budget_leaves_batches_large(qwen2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One long answer in training must not make every later batch a row or two."""
+    sizes = []
+    decode = Decoder.decode
+
+    def counting(self: Decoder, prefix: Any, prompts: Sequence[Sequence[int]], *rest: Any) -> list[Decoded]:
+        sizes.append(len(prompts))
+        self.budget = 4  # the sizes are decided by now
+        return decode(self, prefix, prompts, *rest)
+
+    monkeypatch.setattr(Decoder, "decode", counting)
+    rows = ["李华住在南京。"] * 16
+    assert len(answering_of(qwen2_folder, "lines", budget=4000).answers(rows, seed=0)) == 16
+    assert sizes == [16]
+
+
 def assert_valid(text: str, found: Prediction) -> None:
     """An answer that reads, of known types and substrings of the text where they are said to be."""
     assert found.answer is not None, f"{found.text!r} does not read"

@@ -10,7 +10,7 @@ import hashlib
 import sys
 from pathlib import Path
 
-from weitiao.errors import ModelError
+from weitiao.errors import ModelError, first_line
 from weitiao.hub.cache import cache_root
 from weitiao.run_folder import whole_folder
 
@@ -46,7 +46,7 @@ def _convert(path: Path, folder: Path) -> None:
                 quantization_config=GgufConfig(dequantize=True),
             )
         except (OSError, ValueError, KeyError, NotImplementedError) as error:
-            raise ModelError(f"{path}: transformers cannot read this GGUF ({str(error).splitlines()[0]})") from None
+            raise ModelError(f"{path}: transformers cannot read this GGUF ({first_line(error)})") from None
         with whole_folder(folder) as draft:
             model.save_pretrained(draft)
             tokenizer.save_pretrained(draft)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from weitiao.errors import ConfigError, ModelError
+from weitiao.errors import ConfigError, ModelError, first_line
 from weitiao.families.base import model_config
 from weitiao.model.quiet import quiet
 
@@ -48,7 +48,7 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
                 output_loading_info=True,
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-            raise ModelError(f"{folder}: cannot be loaded ({str(error).splitlines()[0]})") from None
+            raise ModelError(f"{folder}: cannot be loaded ({first_line(error)})") from None
     model, found = loaded
     # transformers would go on with random numbers in their place.
     missing = sorted(found["missing_keys"])

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from weitiao.errors import ModelError
+from weitiao.errors import ModelError, first_line
 from weitiao.families.tokenizer import TextTokenizer
 from weitiao.types import Grammar
 
@@ -38,7 +38,7 @@ class Matcher:
         self._inner = LLMatcher(vocabulary, grammar.lark, log_level=0)
         self._stop = stop
         if self._inner.is_error():
-            raise ModelError(f"the answer grammar cannot be compiled: {self._inner.get_error().splitlines()[0]}")
+            raise ModelError(f"the answer grammar cannot be compiled: {first_line(self._inner.get_error())}")
 
     @property
     def inner(self):  # type: ignore[no-untyped-def]

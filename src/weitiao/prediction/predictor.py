@@ -120,8 +120,8 @@ class Predictor:
     ) -> list[Prediction]:
         out: dict[int, Prediction] = {}
         shared = self._decoder.prefix_cache(prefix)
-        # Each row will hold the prefix, its prompt and its answer in the cache.
-        sizes = [len(prefix) + len(prompt) + self._decoder.budget // 2 for prompt in prompts]
+        # Each row holds the prefix, its prompt and its answer in the cache; few answers are longer than their prompt.
+        sizes = [len(prefix) + len(prompt) + min(len(prompt), self._decoder.budget) for prompt in prompts]
         for members in bins(sizes, max(self.batch_tokens, max(sizes))):
             matchers = self._grammars.matchers([grammars[i] for i in members])
             spent = partial(self._spent, [examples[i] for i in members])

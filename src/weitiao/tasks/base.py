@@ -109,6 +109,10 @@ class Task(ABC):
     def target(self, answer: Any) -> str:
         """The text that the model is trained to write."""
 
+    def seen(self, answer: Any, gap: tuple[int, int] | None) -> Any:
+        """What of a reference answer can be told when the code points `gap` of the text were left out."""
+        return answer
+
     @abstractmethod
     def parse(self, text: str, example: Example) -> Any:
         """The answer that a text means for this example, or None when it means none."""

@@ -187,6 +187,11 @@ class Ner(Task):
     def target(self, answer: Sequence[Entity]) -> str:
         return str(self.format.write([(entity.text, entity.type) for entity in answer], self._nothing))
 
+    def seen(self, answer: tuple[Entity, ...], gap: tuple[int, int] | None) -> tuple[Entity, ...]:
+        if gap is None:
+            return answer
+        return tuple(entity for entity in answer if entity.end <= gap[0] or gap[1] <= entity.start)
+
     def parse(self, text: str, example: Example) -> tuple[Entity, ...] | None:
         pairs = self.format.read(text, self._nothing)
         types = {nfc(kind): kind for kind in self.options.types or ()}
