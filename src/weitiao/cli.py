@@ -88,12 +88,16 @@ def predict(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help=".jsonl or .csv; by default JSON lines on standard output.")
     ] = None,
+    abstain_below: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Give no answer whose probability is lower; it becomes a suggestion."),
+    ] = None,
 ) -> None:
     """Answer rows with a run's adapter."""
     from weitiao.prediction.files import predict_file
     from weitiao.tracking.screen import Screen
 
-    predict_file(run, source, output, Screen())
+    predict_file(run, source, output, Screen(), abstain_below)
 
 
 @app.command()

@@ -23,10 +23,13 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from weitiao.config import SCHEMA_VERSION, RunConfig, Section, dump_yaml, load_config, validated
 from weitiao.errors import CheckpointError, ConfigError
 
 MANIFEST = "files.json"
+TASK_FILE = "task.json"
 
 
 class BaseName(Section):
@@ -51,6 +54,8 @@ class TaskFile(Section):
     max_length: int
     max_answer_tokens: int
     """Longest answer that prediction writes: twice the longest one in training."""
+    temperature: float = Field(1.0, gt=0)
+    """Of the probabilities, fitted on the validation rows (`prediction/calibration.py`)."""
     columns: dict[str, str]
     encoding: str
 
@@ -149,7 +154,7 @@ def find_adapter(path: str | Path) -> Path:
     """The adapter folder that a user means: a run folder's `adapter/`, or an adapter or checkpoint folder itself."""
     path = Path(path)
     for folder in (path / "adapter", path):
-        if (folder / "task.json").is_file():
+        if (folder / TASK_FILE).is_file():
             return folder
     if not path.exists():
         raise CheckpointError(f"no run folder {str(path)!r}; train one with `weitiao train`, or check the path")
@@ -160,16 +165,16 @@ def find_adapter(path: str | Path) -> Path:
 
 def read_task_file(folder: Path) -> TaskFile:
     try:
-        values = json.loads((folder / "task.json").read_text("utf-8"))
+        values = json.loads((folder / TASK_FILE).read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{folder}/task.json: unreadable ({error})") from None
+        raise CheckpointError(f"{folder / TASK_FILE}: unreadable ({error})") from None
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA_VERSION:
         raise CheckpointError(
-            f"{folder}/task.json: schema_version {version!r}, but this Weitiao reads {SCHEMA_VERSION}; "
+            f"{folder / TASK_FILE}: schema_version {version!r}, but this Weitiao reads {SCHEMA_VERSION}; "
             "use the version that wrote it"
         )
-    return validated(TaskFile, values, str(folder / "task.json"))
+    return validated(TaskFile, values, str(folder / TASK_FILE))
 
 
 @contextlib.contextmanager

@@ -114,6 +114,24 @@ def test_predict_reads_standard_input(trained: Path, weitiao: Any) -> None:
     assert {"prediction", "probability"} <= second.keys()
 
 
+def test_answers_below_a_probability_are_withheld(trained: Path, weitiao: Any) -> None:
+    plain = weitiao(trained, "predict", "output/run", "rows.jsonl")
+    told = [json.loads(line) for line in plain.stdout.splitlines()]
+    limit = sorted(row["probability"] for row in told)[len(told) // 2]
+    done = weitiao(trained, "predict", "output/run", "rows.jsonl", "--abstain-below", repr(limit))
+    assert done.returncode == 0, done.stderr
+    below = sum(row["probability"] < limit for row in told)
+    assert 0 < below < len(told)
+    assert f"{below} of {len(told)} answers withheld" in done.stderr
+    for before, after in zip(told, map(json.loads, done.stdout.splitlines()), strict=True):
+        if before["probability"] < limit:
+            suggestion = {"prediction": None, "suggestion": before["prediction"]}
+            assert after == {**before, **suggestion}
+        else:
+            assert after == before
+    assert weitiao(trained, "predict", "output/run", "rows.jsonl", "--abstain-below", "2").returncode == 2
+
+
 def test_overwrite_trains_again(trained: Path, weitiao: Any) -> None:
     done = weitiao(trained, "train", "config.yaml", "--overwrite", "data.validation=null", "lora.r=4")
     assert done.returncode == 0, done.stderr

@@ -21,7 +21,7 @@ def single(predicted, reference, labels=LABELS, probabilities=None):
 
 
 def multi(predicted, reference, labels=LABELS):
-    return measure_multi(predicted, reference, labels, bootstrap=100, seed=0)
+    return measure_multi(predicted, reference, labels, None, bootstrap=100, seed=0)
 
 
 def test_single_by_hand():

@@ -62,13 +62,27 @@ def test_an_answer_reads_back_and_measures_as_perfect(name, options, fields):
     told = task.target(made.answer)
     assert task.parse(told, made) == made.answer
     assert task.parse(told + "☃", made) is None
-    assert json.loads(json.dumps(task.record(made.answer), ensure_ascii=False))
+    assert task.read_record(json.loads(json.dumps(task.record(made.answer), ensure_ascii=False))) == made.answer
+    assert task.read_record(task.record(None)) is None
+    assert task.named(made.answer)
+    assert task.right(made.answer, made)
+    assert not task.right(None, made)
     assert isinstance(task.stratum(made), str)
     perfect = task.measure([Prediction(made.answer, told)], [made], bootstrap=100, seed=0)
     assert perfect[task.headline] == task.best_possible([made])[task.headline] == 1.0
     wrong = task.measure([Prediction(None)], [made], bootstrap=100, seed=0)
     assert wrong[task.headline] == 0.0
     assert wrong["invalid"] == 1.0
+
+
+@samples
+def test_the_counts_of_rows_sum_to_the_headline(name, options, fields):
+    task = task_of(name, options, fields)
+    made = task.example(row(fields))
+    answers = [made.answer, None, made.answer]
+    counts, statistic = task.counts(answers, [made] * 3)
+    measured = task.measure([Prediction(answer) for answer in answers], [made] * 3, bootstrap=100, seed=0)
+    assert float(statistic(counts.sum(axis=0))) == measured[task.headline] > 0
 
 
 @samples

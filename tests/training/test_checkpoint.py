@@ -162,7 +162,7 @@ def test_without_a_whole_checkpoint_it_starts_anew(
         _flip(path)
     trained(config)
     assert same_bits(adapter(run), whole)
-    assert [line["step"] for line in lines(run / "log.jsonl")] == [1, 2, 3, 4, 5, 6, 6]
+    assert [line["step"] for line in lines(run / "log.jsonl") if "loss" in line] == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_checkpoint_that_fits_its_hashes_but_not_the_model_is_refused(qwen2_folder: Path, tmp_path: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import weitiao
 from runs import SILENT, adapter, lines, run_config, same_bits, trained
 from tiny import small_classification
 from weitiao.config import dump_yaml, load_config
@@ -96,7 +98,7 @@ def test_the_folder_of_an_ner_run(qwen2_folder: Path, ner_file: Path, tmp_path: 
 def test_the_log(qwen2_folder: Path, classification_file: Path, tmp_path: Path) -> None:
     overrides = ("data.validation=0.25", "training.logging_steps=2", "evaluation.steps=3")
     log = lines(trained(run_config(tmp_path, qwen2_folder, classification_file, *overrides)) / "log.jsonl")
-    assert [line["step"] for line in log] == [2, 3, 4, 6, 6, 6]
+    assert [line["step"] for line in log] == [0, 2, 3, 4, 6, 6, 6, 6]
     assert all(first["time"] <= second["time"] for first, second in pairwise(log))
     figures = [line for line in log if "loss" in line]
     assert [line["epoch"] for line in figures] == pytest.approx([2 / 9, 4 / 9, 6 / 9], abs=1e-4)
@@ -106,7 +108,11 @@ def test_the_log(qwen2_folder: Path, classification_file: Path, tmp_path: Path) 
     measured = [line for line in log if "evaluation" in line]
     assert [line["step"] for line in measured] == [3, 6]
     assert all(0 <= line["evaluation"]["accuracy"] <= 1 for line in measured)
-    assert log[-1]["training_seconds"] > 0
+    assert log[-2]["training_seconds"] > 0
+    assert log[-1]["finished"]["peak_gib"] > 0
+    assert log[0]["started"]["device"] == "cpu"
+    assert log[0]["started"]["versions"]["torch"] == version("torch")
+    assert {name: split["rows"] for name, split in log[0]["data"].items()} == {"train": 36, "validation": 12, "test": 0}
 
 
 def test_a_finished_run_is_not_trained_again(
@@ -212,6 +218,25 @@ def test_validation_rows_alone(qwen2_folder: Path, classification_file: Path, tm
     overrides = ("data.validation=0.25", "evaluation.max_rows=3")
     metrics = train(run_config(tmp_path, qwen2_folder, classification_file, *overrides), screen=SILENT)
     assert (metrics["split"], metrics["rows"]) == ("validation", 12)
+
+
+def test_the_temperature_is_kept_with_the_adapter(
+    qwen2_folder: Path, classification_file: Path, tmp_path: Path
+) -> None:
+    config = run_config(tmp_path, qwen2_folder, classification_file, "data.validation=0.25", "data.test=0.25")
+    run = trained(config)
+    temperature = json.loads((run / "adapter/task.json").read_text("utf-8"))["temperature"]
+    assert temperature != 1
+    answers = weitiao.load(run, device="cpu").predict([row["text"] for row in lines(run / "predictions.jsonl")])
+    for answer, row in zip(answers, lines(run / "predictions.jsonl"), strict=True):
+        assert answer.probability == pytest.approx(row["probability"], abs=1e-4)
+    measured = json.loads((run / "metrics.json").read_text("utf-8"))["systems"]["finetuned"]
+    again = weitiao.evaluate(run)["systems"]["finetuned"]
+    assert again["ece"] == pytest.approx(measured["ece"], abs=1e-3)
+    assert again["ece_uncalibrated"] == pytest.approx(measured["ece_uncalibrated"], abs=1e-3)
+    (run / "metrics.json").unlink()  # as if it had been interrupted while measuring
+    trained(config)
+    assert json.loads((run / "adapter/task.json").read_text("utf-8"))["temperature"] == pytest.approx(temperature)
 
 
 def test_config_as_file_and_as_mapping(qwen2_folder: Path, classification_file: Path, tmp_path: Path) -> None:

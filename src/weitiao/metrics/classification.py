@@ -50,9 +50,8 @@ def measure_single(
     right = told == wanted
     pairs, times = np.unique(np.column_stack([wanted, told]), axis=0, return_counts=True)
     counts = _counts_of_pairs(pairs, len(names))
-    hits = np.column_stack([right, np.ones_like(right)])
     return {
-        **with_interval("accuracy", hits, _share, resamples=bootstrap, seed=seed),
+        **with_interval("accuracy", hits(right), share, resamples=bootstrap, seed=seed),
         **with_interval("macro_f1", counts, macro_f1, resamples=bootstrap, seed=seed, times=times),
         "invalid": float(np.mean(told < 0)),
         "rows": len(reference),
@@ -66,6 +65,7 @@ def measure_multi(
     predicted: Sequence[Sequence[str] | None],
     reference: Sequence[Sequence[str]],
     labels: Sequence[str] | None,
+    probabilities: Sequence[float | None] | None,
     *,
     bootstrap: int,
     seed: int,
@@ -74,6 +74,7 @@ def measure_multi(
     (micro), hamming, invalid, rows, per_class.
 
     labels: the label set; None: what occurs in references and answers.
+    probabilities: of each whole answer; adds `ece` and `nll` of the exact matches, see `calibration`.
     `hamming`: Hamming loss, the share of (row, label) decisions that are wrong; lower is better.
     `exact_match`: share of rows whose whole set is right. An invalid answer is never right, not even where the
     reference is empty; in all other metrics it counts as the empty set.
@@ -88,17 +89,34 @@ def measure_multi(
     wanted = _indicators(reference, names)
     counts = np.stack([told & wanted, told & ~wanted, ~told & wanted], axis=-1).astype(np.int8)
     by_label, together = counts.reshape(len(reference), -1), counts.sum(axis=1)
-    exact = np.column_stack([valid & (told == wanted).all(axis=1), np.ones_like(valid)])
+    exact = valid & (told == wanted).all(axis=1)
     return {
         **with_interval("micro_f1", together, f1, resamples=bootstrap, seed=seed),
         **with_interval("macro_f1", by_label, macro_f1, resamples=bootstrap, seed=seed),
-        **with_interval("exact_match", exact, _share, resamples=bootstrap, seed=seed),
+        **with_interval("exact_match", hits(exact), share, resamples=bootstrap, seed=seed),
         **precision_recall(together.sum(axis=0)),
         "hamming": float(np.mean(told != wanted)) if names else 0.0,
         "invalid": float(np.mean(~valid)),
         "rows": len(reference),
+        **calibration(probabilities, exact),
         "per_class": by_class(names, by_label.sum(axis=0)),
     }
+
+
+def hits(right: Sequence[bool] | NDArray[np.bool_]) -> Counts:
+    """What each row adds to the hits and to the rows, for `share`: [rows, 2]."""
+    return np.column_stack([right, np.ones(len(right), dtype=bool)])
+
+
+def share(counts: Counts) -> NDArray[np.float64]:
+    """Hits / rows of counts [..., 2] → [...]; 0.0 for 0/0."""
+    return ratio(counts[..., 0], counts[..., 1])
+
+
+def set_counts(predicted: Sequence[Sequence[str] | None], reference: Sequence[Sequence[str]]) -> Counts:
+    """True positives, false positives and misses of each row's labels as sets, [rows, 3]."""
+    rows = [(set(told or ()), set(wanted)) for told, wanted in zip(predicted, reference, strict=True)]
+    return np.array([[len(told & wanted), len(told - wanted), len(wanted - told)] for told, wanted in rows])
 
 
 def f1(counts: Counts) -> NDArray[np.float64]:
@@ -152,10 +170,6 @@ def ratio(part: Any, whole: Any) -> NDArray[np.float64]:
     """part / whole elementwise, 0.0 for 0/0."""
     part, whole = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
     return np.asarray(np.divide(part, whole, out=np.zeros_like(part), where=whole != 0))
-
-
-def _share(counts: Counts) -> NDArray[np.float64]:
-    return ratio(counts[..., 0], counts[..., 1])
 
 
 def _check_lengths(predicted: Sequence[Any], reference: Sequence[Any]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from weitiao.metrics.classification import by_class, f1, macro_f1, precision_recall
+from weitiao.metrics.classification import by_class, calibration, f1, macro_f1, precision_recall
 from weitiao.metrics.intervals import Counts, with_interval
 
 
@@ -44,6 +44,7 @@ def measure_entities(
     predicted: Sequence[Document | None],
     reference: Sequence[Document],
     types: Sequence[str] | None,
+    probabilities: Sequence[float | None] | None = None,
     *,
     bootstrap: int,
     seed: int,
@@ -51,6 +52,7 @@ def measure_entities(
     """f1 (with interval), precision and recall, and f1 by other standards of equality.
 
     types: the types that `per_type` and `macro_f1` speak of; None: what occurs in references and answers.
+    probabilities: of each whole answer; adds `ece` and `nll`, see `calibration`: an answer is right when all of it is.
     `text_f1`: (text, type) as a multiset per document, offsets ignored. `boundary_f1`: offsets, types ignored.
     `macro_f1`: mean over those of `types` that occur in a reference or an answer.
     `entities`, `predicted_entities`: distinct ones in references and answers; `support`: in references, by type.
@@ -62,10 +64,11 @@ def measure_entities(
     names = _type_set(types, reference, answers)
     documents = list(zip(answers, reference, strict=True))
     exact = [_compare(a, r, _place_and_type) for a, r in documents]
-    per_document = np.array([[len(keys) for keys in outcome] for outcome in exact])
+    per_document = _sizes(exact)
     interval = with_interval("f1", per_document, f1, resamples=bootstrap, seed=seed)
     tp, fp, fn = total = per_document.sum(axis=0)
     per_type = _counts_per_type(exact, names)
+    valid = np.array([answer is not None for answer in predicted])
     boundaries = [[len(keys) for keys in _compare(a, r, _place)] for a, r in documents]
     return {
         **interval,
@@ -73,17 +76,27 @@ def measure_entities(
         "text_f1": float(f1(np.sum([_compare_texts(a, r) for a, r in documents], axis=0))),
         "boundary_f1": float(f1(np.sum(boundaries, axis=0))),
         "macro_f1": float(macro_f1(per_type)),
-        "invalid": sum(answer is None for answer in predicted) / len(predicted),
+        "invalid": float(np.mean(~valid)),
         "rows": len(reference),
         "entities": int(tp + fn),
         "predicted_entities": int(tp + fp),
+        **calibration(probabilities, valid & ~per_document[:, 1:].any(axis=1)),
         "per_type": by_class(names, per_type),
     }
+
+
+def document_counts(predicted: Sequence[Document | None], reference: Sequence[Document]) -> Counts:
+    """True positives, false positives and misses of each document, exact as in `f1`: [documents, 3]."""
+    return _sizes([_compare(a or (), r, _place_and_type) for a, r in zip(predicted, reference, strict=True)])
 
 
 Key = Callable[[Entity], Hashable]
 Outcome = tuple[set[Any], set[Any], set[Any]]
 """Keys of one document's hits, false positives and misses."""
+
+
+def _sizes(outcomes: Sequence[Outcome]) -> Counts:
+    return np.array([[len(keys) for keys in outcome] for outcome in outcomes])
 
 
 def _place(entity: Entity) -> Hashable:

@@ -11,7 +11,7 @@ from weitiao.config import ModelSection
 from weitiao.data.encode import Encoder
 from weitiao.errors import CheckpointError, ModelError
 from weitiao.model.base import Base, open_base
-from weitiao.run_folder import MANIFEST, TaskFile, damage, find_adapter, read_task_file
+from weitiao.run_folder import MANIFEST, TASK_FILE, TaskFile, damage, find_adapter, read_task_file
 from weitiao.tasks.base import Task, task_class, task_options
 
 
@@ -31,10 +31,10 @@ def open_folder(run: str | Path) -> AdapterFolder:
     """
     path = find_adapter(run)
     told = read_task_file(path)
-    problem = damage(path, editable=["task.json"]) if (path / MANIFEST).is_file() else None
+    problem = damage(path, editable=[TASK_FILE]) if (path / MANIFEST).is_file() else None
     if problem:
         raise CheckpointError(f"{path}: damaged adapter ({problem}); restore the folder, or train again")
-    options = task_options(told.task, f"{path}/task.json: task")
+    options = task_options(told.task, f"{path / TASK_FILE}: task")
     task = task_class(options.name)(options)
     base = _base(path, told)
     return AdapterFolder(path, told, base, task, base.encoder(task, told.max_length))

@@ -8,12 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from weitiao.config import SCHEMA_VERSION, RunConfig
 from weitiao.data.source import read_rows
 from weitiao.data.splits import fingerprint, load
 from weitiao.errors import ConfigError, DataError
+from weitiao.metrics.classification import calibration
 from weitiao.prediction.adapter_folder import open_folder
 from weitiao.prediction.baselines import BASELINES
+from weitiao.prediction.calibration import with_temperature, withheld
 from weitiao.run_folder import RunFolder, find_adapter
 from weitiao.tasks.base import Example, Task
 from weitiao.tracking.screen import Screen
@@ -46,12 +50,26 @@ def answers_of_systems(
 
 
 def measured(
-    task: Task, systems: Systems, test: Sequence[Example], *, split: str, bootstrap: int, seed: int
+    task: Task,
+    systems: Systems,
+    test: Sequence[Example],
+    *,
+    split: str,
+    bootstrap: int,
+    seed: int,
+    temperature: float = 1.0,
 ) -> dict[str, Any]:
     """The content of `metrics.json`.
 
+    temperature: of the fine-tuned system's probabilities; where it has an `ece`, `ece_uncalibrated` says what that was
+        without it.
     `ceiling` is the headline metric of every reference answer, written and read back: what the output format allows.
     """
+    figures = {name: task.measure(answers, test, bootstrap=bootstrap, seed=seed) for name, answers in systems.items()}
+    if "ece" in figures.get("finetuned", {}):
+        raw = [with_temperature(answer, 1 / temperature) for answer in systems["finetuned"]]
+        right = np.array([task.right(a.answer, e) for a, e in zip(raw, test, strict=True)])
+        figures["finetuned"]["ece_uncalibrated"] = calibration([a.probability for a in raw], right)["ece"]
     return {
         "schema_version": SCHEMA_VERSION,
         "task": task.name,
@@ -59,9 +77,7 @@ def measured(
         "rows": len(test),
         "headline": task.headline,
         "ceiling": task.best_possible(test)[task.headline] if test else None,
-        "systems": {
-            name: task.measure(answers, test, bootstrap=bootstrap, seed=seed) for name, answers in systems.items()
-        },
+        "systems": figures,
     }
 
 
@@ -95,7 +111,15 @@ def evaluate(
     predictor = Predictor.open(folder)
     systems = answers_of_systems(predictor, train, test, baselines=baselines, untuned=baselines, screen=screen)
     section_ = config.evaluation
-    return measured(folder.task, systems, test, split=split, bootstrap=section_.bootstrap, seed=config.run.seed)
+    return measured(
+        folder.task,
+        systems,
+        test,
+        split=split,
+        bootstrap=section_.bootstrap,
+        seed=config.run.seed,
+        temperature=folder.told.temperature,
+    )
 
 
 def run_config(run: str | Path) -> RunConfig:
@@ -116,7 +140,7 @@ def _refuse_changed_data(run: Path, config: RunConfig) -> None:
 
 
 def write_predictions(path: Path, task: Task, examples: Sequence[Example], answers: Sequence[Prediction]) -> None:
-    """One JSON line a row: the input's own fields, then `prediction`, `probability` and `reference`."""
+    """One JSON line a row, see `prediction_record`."""
     draft = path.with_name(f".{path.name}.partial")
     with draft.open("w", encoding="utf-8") as file:
         for example, answer in zip(examples, answers, strict=True):
@@ -124,9 +148,15 @@ def write_predictions(path: Path, task: Task, examples: Sequence[Example], answe
     draft.replace(path)
 
 
-def prediction_record(task: Task, example: Example, answer: Prediction) -> dict[str, Any]:
-    """A row of `predictions.jsonl`."""
-    record = {**example.row.fields, "prediction": task.record(answer.answer), "probability": answer.probability}
+def prediction_record(
+    task: Task, example: Example, answer: Prediction, abstain_below: float | None = None
+) -> dict[str, Any]:
+    """A row of `predictions.jsonl`: the input's own fields, `prediction`, `probability` and, where it has one,
+    `reference`. Below the probability `abstain_below` the prediction is null, and `suggestion` says what it was."""
+    told = {"prediction": task.record(answer.answer), "probability": answer.probability}
+    if withheld(answer, abstain_below):
+        told = {"prediction": None, "suggestion": told["prediction"], "probability": answer.probability}
+    record = {**example.row.fields, **told}
     if example.answer is not None:
         record["reference"] = task.record(example.answer)
     return record

@@ -14,6 +14,7 @@ from weitiao.data.formats import jsonl
 from weitiao.data.source import read_rows
 from weitiao.errors import DataError
 from weitiao.prediction.adapter_folder import open_folder
+from weitiao.prediction.calibration import withheld
 from weitiao.prediction.evaluate import prediction_record
 from weitiao.tracking.screen import Screen
 from weitiao.types import Row
@@ -21,10 +22,13 @@ from weitiao.types import Row
 WRITERS = (".jsonl", ".csv")
 
 
-def predict_file(run: str | Path, source: str, output: Path | None, screen: Screen) -> None:
+def predict_file(
+    run: str | Path, source: str, output: Path | None, screen: Screen, abstain_below: float | None = None
+) -> None:
     """Answer every row of `source`; '-' reads standard input, a JSON object or a bare text a line.
 
     output: .jsonl or .csv, written whole or not at all; None: JSON lines on standard output.
+    abstain_below: an answer of a lower probability is not given (`evaluate.prediction_record`).
     Raises DataError for a row that has no text, or an output of another kind.
     """
     if output is not None and output.suffix.lower() not in WRITERS:
@@ -47,8 +51,12 @@ def predict_file(run: str | Path, source: str, output: Path | None, screen: Scre
     with screen.bar("predicting", len(examples), "rows") as advance:
         answers = predictor.answer(examples, advance)
     records = [
-        prediction_record(folder.task, example, answer) for example, answer in zip(examples, answers, strict=True)
+        prediction_record(folder.task, example, answer, abstain_below)
+        for example, answer in zip(examples, answers, strict=True)
     ]
+    if abstain_below is not None:
+        count = sum(withheld(answer, abstain_below) for answer in answers)
+        screen.note(f"{count} of {len(answers)} answers withheld: their probability is below {abstain_below}")
     if output is None:
         _write_jsonl(sys.stdout, records)
         return

@@ -21,6 +21,7 @@ from weitiao.engine.forward import Forward
 from weitiao.model.adapter import open_adapter
 from weitiao.model.load import choose_device, choose_dtype, load_model
 from weitiao.prediction.adapter_folder import AdapterFolder, open_folder
+from weitiao.prediction.calibration import given, with_temperature
 from weitiao.prediction.decode import Decoded, Decoder
 from weitiao.prediction.grammar import GrammarCompiler
 from weitiao.prediction.label_scores import LabelScorer
@@ -52,6 +53,8 @@ class Predictor:
         self._grammars = GrammarCompiler(chat.tokenizer, weight.shape[0], chat.stop)
         self._decoder = Decoder(self.forward, chat.stop, budget)
         self.columns: Mapping[str, str] = {}
+        self.temperature = 1.0
+        """Of the probabilities; see calibration.py."""
 
     @classmethod
     def open(cls, folder: AdapterFolder, device: str = "auto", dtype: str = "auto") -> Predictor:
@@ -66,11 +69,13 @@ class Predictor:
             batch_tokens=BATCH_TOKENS,
         )
         found.columns = folder.told.columns
+        found.temperature = folder.told.temperature
         return found
 
-    def predict(self, rows: Sequence[Mapping[str, Any] | str]) -> list[Prediction]:
+    def predict(self, rows: Sequence[Mapping[str, Any] | str], abstain_below: float | None = None) -> list[Prediction]:
         """Answers to rows, given as mappings with the fields of the training file, or as bare texts.
 
+        abstain_below: an answer of a lower probability is None; its `text` still says it.
         Raises DataError, which counts the rows from 1, for a row that is none.
         """
         whole = [{self.columns.get("text", "text"): row} if isinstance(row, str) else dict(row) for row in rows]
@@ -78,7 +83,7 @@ class Predictor:
             self.task.example(Row(fields, "rows", number, self.columns), labelled=False)
             for number, fields in enumerate(whole, 1)
         ]
-        return self.answer(examples)
+        return [given(answer, abstain_below) for answer in self.answer(examples)]
 
     def answer(self, examples: Sequence[Example], advance: Advance = lambda rows: None) -> list[Prediction]:
         """A prediction for each example, in order; `advance` is told how many rows are done."""
@@ -88,15 +93,20 @@ class Predictor:
         self.model.eval()
         try:
             with torch.inference_mode():
-                return self._answer(examples, advance)
+                answers = self._answer(examples, advance)
         finally:
             self.model.train(was_training)
+        return [with_temperature(answer, self.temperature) for answer in answers]
 
     @contextlib.contextmanager
     def untuned(self) -> Iterator[None]:
         """The base model alone, under the same constraint."""
-        with self.model.disable_adapter():
-            yield
+        fitted, self.temperature = self.temperature, 1.0
+        try:
+            with self.model.disable_adapter():
+                yield
+        finally:
+            self.temperature = fitted
 
     def _answer(self, examples: Sequence[Example], advance: Advance) -> list[Prediction]:
         encoded = [self.encoder.prompt(example) for example in examples]

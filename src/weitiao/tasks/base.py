@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from weitiao.config import Section, nearest, validated
 from weitiao.errors import ConfigError, DataError
+from weitiao.metrics.intervals import Counts, Statistic
 from weitiao.types import Constraint, Message, Prediction, Row
 
 Language = Literal["zh", "en"]
@@ -47,7 +48,7 @@ class Task(ABC):
     Options: ClassVar[type[TaskOptions]]
     headline: ClassVar[str]
     """Metric by which the task is judged; higher is better."""
-    lower_is_better: ClassVar[frozenset[str]] = frozenset({"invalid", "hamming", "ece", "nll"})
+    lower_is_better: ClassVar[frozenset[str]] = frozenset({"invalid", "hamming", "ece", "ece_uncalibrated", "nll"})
     """Metrics that count errors, and so cannot choose the best adapter."""
     fields: ClassVar[Mapping[str, tuple[str, ...]]]
     """Our field name → the names that a file may use for it, best first; `data.columns` adds the user's own."""
@@ -132,6 +133,22 @@ class Task(ABC):
     @abstractmethod
     def record(self, answer: Any) -> Any:
         """The answer as JSON, for `predictions.jsonl`."""
+
+    @abstractmethod
+    def read_record(self, record: Any) -> Any:
+        """The answer that `record` wrote."""
+
+    @abstractmethod
+    def named(self, answer: Any) -> tuple[str, ...]:
+        """Labels or types that an answer names, once for each time, for counts of the data."""
+
+    @abstractmethod
+    def counts(self, answers: Sequence[Any], examples: Sequence[Example]) -> tuple[Counts, Statistic]:
+        """What each row adds to the headline metric [rows, k], and the metric of their sums."""
+
+    def right(self, answer: Any, example: Example) -> bool:
+        """Whether all of an answer is right."""
+        return bool(answer == example.answer)
 
     def stratum(self, example: Example) -> str:
         """Class of an example, for stratified splits and for counts by class."""

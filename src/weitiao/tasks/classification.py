@@ -18,7 +18,8 @@ from pydantic import Field, field_validator
 
 from weitiao.config import nearest
 from weitiao.errors import ConfigError, DataError
-from weitiao.metrics.classification import measure_multi, measure_single
+from weitiao.metrics.classification import f1, hits, measure_multi, measure_single, set_counts, share
+from weitiao.metrics.intervals import Counts, Statistic
 from weitiao.tasks.base import Example, Task, TaskOptions
 from weitiao.types import Choice, Constraint, Message, Prediction, Row, TextPart
 
@@ -213,6 +214,17 @@ class Classification(Task):
     def record(self, answer: Any) -> Any:
         return list(answer) if isinstance(answer, tuple) else answer
 
+    def read_record(self, record: Any) -> Any:
+        return tuple(record) if isinstance(record, list) else record
+
+    def named(self, answer: Any) -> tuple[str, ...]:
+        return answer if isinstance(answer, tuple) else (answer,)
+
+    def counts(self, answers: Sequence[Any], examples: Sequence[Example]) -> tuple[Counts, Statistic]:
+        if self.options.multi_label:
+            return set_counts(answers, [e.answer for e in examples]), f1
+        return hits([self.right(a, e) for a, e in zip(answers, examples, strict=True)]), share
+
     def stratum(self, example: Example) -> str:
         return ";".join(example.answer) if isinstance(example.answer, tuple) else str(example.answer)
 
@@ -221,12 +233,9 @@ class Classification(Task):
     ) -> dict[str, Any]:
         answers = [p.answer for p in predictions]
         references = [e.answer for e in examples]
-        labels = self.options.labels
-        if self.options.multi_label:
-            return measure_multi(answers, references, labels, bootstrap=bootstrap, seed=seed)
+        measure = measure_multi if self.options.multi_label else measure_single
         chances = [p.probability for p in predictions]
-        known = None if any(chance is None for chance in chances) else chances
-        return measure_single(answers, references, labels, known, bootstrap=bootstrap, seed=seed)
+        return measure(answers, references, self.options.labels, chances, bootstrap=bootstrap, seed=seed)
 
 
 def _as_label(value: Any, row: Row) -> str:

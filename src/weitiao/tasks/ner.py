@@ -21,7 +21,9 @@ from pydantic import Field, field_validator
 
 from weitiao.config import nearest
 from weitiao.errors import ConfigError, DataError
-from weitiao.metrics.entities import Entity, measure_entities
+from weitiao.metrics.classification import f1
+from weitiao.metrics.entities import Entity, document_counts, measure_entities
+from weitiao.metrics.intervals import Counts, Statistic
 from weitiao.tasks.base import Example, Task, TaskOptions
 from weitiao.tasks.entity_formats import FORMATS, Pair
 from weitiao.tasks.spans import Source, chunks, nfc
@@ -218,6 +220,18 @@ class Ner(Task):
             return None
         return [{"start": e.start, "end": e.end, "type": e.type, "text": e.text} for e in answer]
 
+    def read_record(self, record: Any) -> tuple[Entity, ...] | None:
+        return None if record is None else tuple(Entity(e["start"], e["end"], e["type"], e["text"]) for e in record)
+
+    def named(self, answer: Sequence[Entity]) -> tuple[str, ...]:
+        return tuple(entity.type for entity in answer)
+
+    def counts(self, answers: Sequence[Any], examples: Sequence[Example]) -> tuple[Counts, Statistic]:
+        return document_counts(answers, [e.answer or () for e in examples]), f1
+
+    def right(self, answer: Sequence[Entity] | None, example: Example) -> bool:
+        return answer is not None and not document_counts([answer], [example.answer or ()])[0, 1:].any()
+
     def stratum(self, example: Example) -> str:
         return "; ".join(sorted({entity.type for entity in example.answer or ()}))
 
@@ -226,7 +240,8 @@ class Ner(Task):
     ) -> dict[str, Any]:
         answers = [prediction.answer for prediction in predictions]
         references = [example.answer or () for example in examples]
-        return measure_entities(answers, references, self.options.types or (), bootstrap=bootstrap, seed=seed)
+        chances = [prediction.probability for prediction in predictions]
+        return measure_entities(answers, references, self.options.types or (), chances, bootstrap=bootstrap, seed=seed)
 
 
 def is_type(text: str) -> bool:

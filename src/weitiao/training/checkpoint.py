@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from weitiao.errors import CheckpointError
 from weitiao.model.adapter import adapter_parameters, save_adapter
-from weitiao.run_folder import TaskFile, damage, whole_folder, write_json
+from weitiao.run_folder import TASK_FILE, TaskFile, damage, whole_folder, write_json
 
 
 @dataclass
@@ -40,7 +40,7 @@ def save_checkpoint(
 
 def write_adapter(folder: Path, model: Any, told: TaskFile) -> None:
     save_adapter(model, folder)
-    write_json(folder / "task.json", told.model_dump(mode="json"))
+    write_json(folder / TASK_FILE, told.model_dump(mode="json"))
 
 
 def load_checkpoint(folder: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progress:

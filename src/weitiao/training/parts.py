@@ -18,9 +18,10 @@ from weitiao.errors import CheckpointError, ConfigError
 from weitiao.model.adapter import add_lora
 from weitiao.model.base import Base
 from weitiao.model.quiet import quiet
+from weitiao.prediction.calibration import fit_temperature
 from weitiao.prediction.predictor import Predictor
-from weitiao.run_folder import BaseName, RunFolder, TaskFile, damage
-from weitiao.tasks.base import Task
+from weitiao.run_folder import TASK_FILE, BaseName, RunFolder, TaskFile, damage, read_task_file, write_json
+from weitiao.tasks.base import Example, Task
 from weitiao.tracking.screen import Screen
 from weitiao.training.checkpoint import load_weights
 from weitiao.training.loop import Evaluate, Loop
@@ -82,12 +83,9 @@ def loop(
 
 def evaluation(config: RunConfig, task: Task, predictor: Predictor, splits: Splits, screen: Screen) -> Evaluate | None:
     """Measures the validation rows by the metric that chooses the best adapter; None when there are none."""
-    rows = list(splits.validation)
+    rows = _validation_rows(config, splits)
     if not rows:
         return None
-    limit = config.evaluation.max_rows
-    if limit is not None and len(rows) > limit:
-        rows = random.Random(config.run.seed).sample(rows, limit)
     name = config.evaluation.metric or task.headline
 
     def evaluate() -> tuple[float, dict[str, float]]:
@@ -99,9 +97,29 @@ def evaluation(config: RunConfig, task: Task, predictor: Predictor, splits: Spli
     return evaluate
 
 
+def calibrate(config: RunConfig, predictor: Predictor, splits: Splits, run: RunFolder, screen: Screen) -> None:
+    """Fit the temperature of the best adapter on the validation rows, and write it into its `task.json`."""
+    rows = _validation_rows(config, splits)
+    if not rows:
+        return
+    with screen.bar("calibrating", len(rows), "rows") as advance:
+        answers = predictor.answer(rows, advance)
+    predictor.temperature = fit_temperature(predictor.task, answers, rows)
+    told = read_task_file(run.adapter).model_copy(update={"temperature": predictor.temperature})
+    write_json(run.adapter / TASK_FILE, told.model_dump(mode="json"))
+    screen.note(f"temperature {predictor.temperature:.2f}, fitted on {len(rows)} validation rows")
+
+
+def _validation_rows(config: RunConfig, splits: Splits) -> list[Example]:
+    rows, limit = list(splits.validation), config.evaluation.max_rows
+    if limit is None or len(rows) <= limit:
+        return rows
+    return random.Random(config.run.seed).sample(rows, limit)
+
+
 def use_best(model: Any, run: RunFolder) -> None:
     """Put the run's best adapter into the model that was trained. Raises CheckpointError when it is damaged."""
-    problem = damage(run.adapter)
+    problem = damage(run.adapter, editable=[TASK_FILE])
     if problem:
         raise CheckpointError(f"{run.adapter}: damaged adapter ({problem}); train again with --overwrite")
     load_weights(run.adapter, model)

@@ -11,10 +11,12 @@ from weitiao.config import SCHEMA_VERSION, RunConfig, load_config
 from weitiao.data.encode import Encoder, shortening_note
 from weitiao.data.prefix import common_prefix
 from weitiao.data.splits import Splits, fingerprint, load
+from weitiao.data.summary import summary
 from weitiao.model.base import open_base
 from weitiao.run_folder import RunFolder, TaskFile, write_json
 from weitiao.tasks.base import Task, task_options
 from weitiao.tracking.jsonl import JsonlLog
+from weitiao.tracking.machine import machine, peak_memory
 from weitiao.tracking.screen import Screen
 from weitiao.types import Encoded
 
@@ -60,7 +62,7 @@ def _train(
     base = open_base(config.model)
     base.fingerprint  # noqa: B018  (damaged weights are told here)
     encoder = base.encoder(task, config.data.max_length)
-    encoded, notes = _encoded(encoder, splits)
+    encoded, facts_of_splits, notes = _encoded(encoder, splits)
 
     # torch takes seconds to import; a wrong key, a broken row or a damaged file is told before that.
     from weitiao.engine.attention_plan import choose_way
@@ -86,18 +88,24 @@ def _train(
         loop.resume(checkpoint)
         screen.note(f"going on from {checkpoint}")
     run.start(config, facts)
-    _run_loop(loop, run, told, parts.evaluation(config, task, predictor, splits, screen), screen)
-    parts.use_best(model, run)
-    return _measure(config, run, task, predictor, splits, screen)
+    with JsonlLog(run.log, loop.progress.step) as log:
+        log.write(loop.progress.step, started=machine(device), data=facts_of_splits)
+        _run_loop(loop, run, told, parts.evaluation(config, task, predictor, splits, screen), log, screen)
+        parts.use_best(model, run)
+        parts.calibrate(config, predictor, splits, run, screen)
+        metrics = _measure(config, run, task, predictor, splits, screen)
+        log.write(loop.progress.step, finished=peak_memory(device))
+    return metrics
 
 
-def _encoded(encoder: Encoder, splits: Splits) -> tuple[list[Encoded], list[str]]:
-    """(training rows as tokens, what to tell of them). Held-out rows are rendered once too, so that none fails after
-    hours of training."""
-    notes = []
+def _encoded(encoder: Encoder, splits: Splits) -> tuple[list[Encoded], dict[str, Any], list[str]]:
+    """(training rows as tokens, a summary of each split, what to tell of them). Held-out rows are rendered once too,
+    so that none fails after hours of training."""
+    notes, facts = [], {}
     for name in ("test", "validation", "train"):
         examples = getattr(splits, name)
         encoded = [encoder.training(example) for example in examples]
+        facts[name] = summary(encoder.task, examples, encoded)
         if note := shortening_note(examples, encoded, encoder.task, name):
             notes.append(note)
     notes.append(
@@ -105,18 +113,14 @@ def _encoded(encoder: Encoder, splits: Splits) -> tuple[list[Encoded], list[str]
         f"of which each row shares the first {len(common_prefix(encoded))}; "
         f"{len(splits.validation)} validation and {len(splits.test)} test rows"
     )
-    return encoded, notes
+    return encoded, facts, notes
 
 
-def _run_loop(loop: Any, run: RunFolder, told: TaskFile, evaluate: Any, screen: Screen) -> None:
-    log = JsonlLog(run.log, loop.progress.step)
+def _run_loop(loop: Any, run: RunFolder, told: TaskFile, evaluate: Any, log: JsonlLog, screen: Screen) -> None:
     start = time.monotonic()
-    try:
-        loop.run(run, told, evaluate, log, screen)
-        seconds = time.monotonic() - start
-        log.write(loop.progress.step, training_seconds=round(seconds, 3))
-    finally:
-        log.close()
+    loop.run(run, told, evaluate, log, screen)
+    seconds = time.monotonic() - start
+    log.write(loop.progress.step, training_seconds=round(seconds, 3))
     screen.note(f"trained in {seconds:.1f} s; adapter in {run.adapter}")
 
 
@@ -137,7 +141,15 @@ def _measure(
         write_predictions(run.predictions, task, rows, systems["finetuned"])
     else:
         screen.note("nothing was measured, for want of test and validation rows")
-    metrics = measured(task, systems, rows, split=split, bootstrap=section.bootstrap, seed=config.run.seed)
+    metrics = measured(
+        task,
+        systems,
+        rows,
+        split=split,
+        bootstrap=section.bootstrap,
+        seed=config.run.seed,
+        temperature=predictor.temperature,
+    )
     write_json(run.metrics, metrics)
     return metrics
 
