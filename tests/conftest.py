@@ -6,6 +6,7 @@ A test that asks for `qwen2_folder` gets a Hugging Face folder with random weigh
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("WEITIAO_OFFLINE", "1")
 # Tiny models gain nothing from threads, and lose a hundredfold where other processes have the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

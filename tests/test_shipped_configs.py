@@ -54,6 +54,7 @@ def test_settings_are_the_tutorials(name: str) -> None:
 def test_the_header_names_the_command_and_the_data(name: str) -> None:
     header = (SHIPPED / f"{name}.yaml").read_text("utf-8").partition("\ntask:")[0]
     assert f"weitiao train {name}\n" in header
+    assert f"weitiao data fetch {'fudan-news' if 'fudan' in name else 'ccfbdci'} --dest .\n" in header
     assert ("swift/zh_cls_fudan-news" if "fudan" in name else "qgyd2021/chinese_ner_sft") in header
     assert all(line.startswith("#") for line in header.splitlines() if line)
 

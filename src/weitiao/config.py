@@ -43,11 +43,12 @@ class RunSection(Section):
 
 class ModelSection(Section):
     name: str
-    """A local Hugging Face folder, a `.gguf` file, or a hub name such as `Qwen/Qwen2-1.5B-Instruct`."""
+    """A local Hugging Face folder, a `.gguf` file, or a hub name such as `Qwen/Qwen2-1.5B-Instruct`, downloaded from
+    ModelScope unless this disk has it; `hf:ORG/NAME` is Hugging Face's, `ORG/NAME@REV` a branch, tag or commit."""
     family: str | None = None
     """Family of the model; by default found from its `config.json`."""
     cache_dir: str | None = None
-    """Where hub files and converted GGUF weights are kept; by default the hubs' own caches and `~/.cache/weitiao`."""
+    """Where hub models and converted GGUF weights are kept; by default the hubs' own caches and `~/.cache/weitiao`."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of the frozen weights; `auto` is bfloat16 on a GPU and float32 on a CPU."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -56,7 +57,8 @@ class ModelSection(Section):
 
 class DataSection(Section):
     train: str
-    """File of labelled rows: .jsonl, .json, .csv, .tsv, .parquet or .xlsx."""
+    """File of labelled rows: .jsonl, .json, .csv, .tsv, .parquet or .xlsx. A file of a hub's data set is named as
+    `modelscope:ORG/NAME/path/rows.jsonl` or `hf:ORG/NAME@REV/rows.parquet` and downloaded once; so in the next keys."""
     validation: str | float | None = 0.1
     """A file, or the share of `train` to hold out; its metric chooses the best adapter. Null: none."""
     test: str | float | None = None
@@ -149,6 +151,20 @@ class EngineSection(Section):
     """Most tokens that one pack may hold; a single longer example gets a pack of its own."""
 
 
+class TrackingSection(Section):
+    trackers: list[Literal["swanlab", "tensorboard", "wandb", "mlflow", "trackio"]] = []
+    """Where curves, config and test predictions go besides the run folder's `log.jsonl`; by default nowhere."""
+    project: str = Field("weitiao", min_length=1, max_length=100, pattern=r"^[0-9a-zA-Z_\-+.]+$")
+    """Name that groups runs at a tracker: ASCII letters, digits and `_-+.`."""
+    mode: Literal["auto", "online", "offline", "local"] = "auto"
+    """For SwanLab and W&B. `auto`: what their own settings say, else online when a key is there, else offline.
+    `local`: SwanLab's dashboard on this machine; W&B has none and stays offline."""
+    predictions: int = Field(100, ge=0, le=108)
+    """Test predictions that trackers get as texts, the first ones; 108 is SwanLab's limit. 0: none."""
+    timeout: float = Field(60, gt=0, allow_inf_nan=False)
+    """Seconds that trackers may take to finish when the run ends; then they are stopped, with a warning."""
+
+
 class RunConfig(Section):
     schema_version: Literal[1] = 1
     """Version of this shape."""
@@ -161,6 +177,7 @@ class RunConfig(Section):
     training: TrainingSection = TrainingSection()
     evaluation: EvaluationSection = EvaluationSection()
     engine: EngineSection = EngineSection()
+    tracking: TrackingSection = TrackingSection()
 
     @field_validator("task")
     @classmethod

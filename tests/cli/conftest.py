@@ -30,7 +30,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     home = tmp_path_factory.mktemp("home")
     ours = ("HF_", "WEITIAO_", "MODELSCOPE_", "XDG_", "COLUMNS", "CUDA_VISIBLE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    return kept | {"HOME": str(home), "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}
+    offline = {"HF_HUB_OFFLINE": "1", "WEITIAO_OFFLINE": "1"}
+    return kept | offline | {"HOME": str(home), "PYTHONUTF8": "1", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="session")

@@ -132,6 +132,17 @@ DATA = {
     "missing file": (nothing, ["data.train=row.jsonl"], ["row.jsonl", "no such file", "did you mean 'rows.jsonl'?"]),
     "missing folder": (nothing, ["data.train=no/rows.jsonl"], ["no/rows.jsonl", "nor a folder 'no'", "check the path"]),
     "folder": (nothing, ["data.train=model"], ["model", "is a folder", "name a file in it"]),
+    "hub file, offline": (
+        nothing,
+        ["data.train=hf:Org/Rows/a.jsonl"],
+        [
+            "no hf:Org/Rows/a.jsonl on this disk",
+            "is set; unset it",
+            "`hf download Org/Rows a.jsonl --repo-type dataset`",
+        ],
+    ),
+    "hub name without a file": (nothing, ["data.train=hf:Org/Rows"], ["hf:Org/Rows", "names no file of a data set"]),
+    "hub file of no kind": (nothing, ["data.train=hf:Org/Rows/a.dat"], ["a.dat", "'.dat' is not known", ".jsonl"]),
     "unknown extension": (content("bad.dat", "x"), ["data.train=bad.dat"], ["bad.dat", "'.dat'", ".jsonl", ".csv"]),
     "empty file": (content("bad.jsonl", ""), [], ["bad.jsonl", "is empty", "at least one row"]),
     "blank lines only": (content("bad.jsonl", "\n\n"), [], ["bad.jsonl", "no rows"]),
@@ -265,7 +276,11 @@ def without_a_label(folder: Path) -> None:
 
 
 MODELS = {
-    "hub name": (nothing, ["model.name=Qwen/Qwen2-1.5B-Instruct"], ["modelscope download --model Qwen/Qwen2-1.5B"]),
+    "hub name": (
+        nothing,
+        ["model.name=Qwen/Qwen2-1.5B-Instruct"],
+        ["no model 'Qwen/Qwen2-1.5B-Instruct'", "is set; unset it", "`modelscope download --model Qwen/Qwen2-1.5B"],
+    ),
     "path": (nothing, ["model.name=./modle"], ["'./modle' does not exist"]),
     "neither": (nothing, ["model.name=qwen2"], ["no model 'qwen2'", "hub name such as"]),
     "a file": (nothing, ["model.name=rows.jsonl"], ["'rows.jsonl'", "neither a folder nor a .gguf file"]),

