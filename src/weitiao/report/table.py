@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rich import box
 from rich.table import Table
 from rich.text import Text
 
@@ -55,6 +56,46 @@ def predictions_table(rows: Sequence[Mapping[str, Any]], text_field: str = "text
             Text(_shown(row.get("reference"))),
         )
     return table
+
+
+def comparison_table(named: Sequence[tuple[str, Any]], pairs: Sequence[Any]) -> Table:
+    """Runs with their headline metric, its paired difference to the first run, p, time and memory.
+
+    named: (name, `report.run.Run`). pairs: `report.compare.Pair` of each run but the first.
+    """
+    headline, task = named[0][1].headline, named[0][1].task.name
+    table = Table(title=f"{task} · each run against the first", title_justify="left", box=box.SIMPLE)
+    table.add_column("run", overflow="fold")
+    for column in (headline, "difference", "p", "rows", "time", "memory"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for (name, run), pair in zip(named, [None, *pairs], strict=True):
+        low, high = (run.own.get(f"{headline}_{end}") for end in ("low", "high"))
+        seconds, memory = run.log.seconds, run.log.peak.get("peak_gib")
+        table.add_row(
+            Text(name),
+            _over(f"{run.own[headline]:.3f}", low, high, "{:.3f}"),
+            "" if pair is None else _over(f"{pair.difference:+.3f}", pair.low, pair.high, "{:+.3f}"),
+            "" if pair is None else f"{pair.p:.2g}",
+            str(len(run.rows) if pair is None else len(pair.rows)),
+            "" if seconds is None else f"{seconds:.0f} s",
+            "" if memory is None else f"{memory:.1f} GiB",
+        )
+    return table
+
+
+def differences_table(names: Sequence[str], differences: Mapping[str, Sequence[Any]]) -> Table:
+    """Config keys that differ, and their value in each run."""
+    table = Table(title="config", title_justify="left", box=box.SIMPLE)
+    for name in ("key", *names):
+        table.add_column(name, overflow="fold")
+    for key, values in differences.items():
+        table.add_row(Text(key), *(Text(str(value)) for value in values))
+    return table
+
+
+def _over(value: str, low: float | None, high: float | None, form: str) -> str:
+    """A value over its interval, which beside it would be too wide."""
+    return value if low is None or high is None else f"{value}\n\\[{form.format(low)}, {form.format(high)}]"
 
 
 def _columns(systems: Mapping[str, Mapping[str, Any]], headline: str) -> list[str]:

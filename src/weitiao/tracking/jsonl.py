@@ -19,10 +19,12 @@ class JsonlLog:
             path.write_text("".join(line + "\n" for line in kept), "utf-8")
         self._file = path.open("a", encoding="utf-8")
 
-    def write(self, step: int, **values: Any) -> None:
+    def write(self, step: int, **values: Any) -> dict[str, Any]:
+        """The line that was written."""
         line = {"step": step, "time": round(time.time(), 3), **{k: _plain(v) for k, v in values.items()}}
         self._file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
         self._file.flush()
+        return line
 
     def close(self) -> None:
         self._file.close()
@@ -42,4 +44,7 @@ def _step_of(line: str) -> float:
 
 
 def _plain(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

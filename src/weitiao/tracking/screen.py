@@ -1,7 +1,8 @@
 """What a person sees while something runs: notes, and a bar with rate and time left.
 
-On a terminal the bar moves; elsewhere (a log file, a pipe) a line appears now and then instead. All of it goes to
-standard error, so that standard output holds results only.
+On a terminal the bar moves; elsewhere (a log file, a pipe, a notebook) a line appears now and then instead. All of it
+goes to standard error, so that standard output holds results only; a notebook shows standard error as if something had
+failed, so there it is plain output.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -19,7 +21,7 @@ LINE_EVERY = 15.0
 
 class Screen:
     def __init__(self, console: Console | None = None, silent: bool = False) -> None:
-        self.console = console or Console(stderr=True, quiet=silent, highlight=False, soft_wrap=True)
+        self.console = console or _console(silent)
 
     def note(self, text: str) -> None:
         self.console.print(text, markup=False)
@@ -77,3 +79,11 @@ class Screen:
                 self.note(f"{title} {done + moved}/{total}  {rate:.1f} {unit}/s  {left:.0f} s left  {note}".rstrip())
 
         yield advance
+
+
+def _console(silent: bool) -> Console:
+    options: dict[str, Any] = {"quiet": silent, "highlight": False, "soft_wrap": True}
+    if Console().is_jupyter:
+        # rich would display each line by itself, unwrapped; kernels set FORCE_COLOR, which it takes for a terminal.
+        return Console(force_jupyter=False, force_terminal=False, **options)
+    return Console(stderr=True, **options)

@@ -21,7 +21,7 @@ from weitiao.data.pack import PackRow, bins, pack, samples_of_step, steps_per_ep
 from weitiao.engine.forward import Forward
 from weitiao.model.adapter import adapter_parameters
 from weitiao.run_folder import RunFolder, TaskFile, whole_folder
-from weitiao.tracking.jsonl import JsonlLog
+from weitiao.tracking.record import Record
 from weitiao.tracking.screen import Screen
 from weitiao.training.checkpoint import Progress, load_checkpoint, save_checkpoint, write_adapter
 from weitiao.training.guards import GradientGuard, NonFiniteError
@@ -83,7 +83,7 @@ class Loop:
         ):
             group["lr"] = base * scale(self.progress.step)
 
-    def run(self, folder: RunFolder, told: TaskFile, evaluate: Evaluate | None, log: JsonlLog, screen: Screen) -> None:
+    def run(self, folder: RunFolder, told: TaskFile, evaluate: Evaluate | None, log: Record, screen: Screen) -> None:
         """Train to the end; the best adapter is in `folder.adapter` afterwards.
 
         evaluate: measures the validation rows. None: the last adapter is the best.
@@ -104,7 +104,7 @@ class Loop:
         if evaluate is None:
             self._keep_as_best(folder, told)
 
-    def _update(self, log: JsonlLog, advance: Callable[..., None]) -> None:
+    def _update(self, log: Record, advance: Callable[..., None]) -> None:
         """One step, and at the log interval its line."""
         self._since.append(self.step(self.progress.step))
         self.progress.step += 1
@@ -170,7 +170,7 @@ class Loop:
                 f"Lower training.learning_rate, or look at its rows: {', '.join(self.places[i] for i in members)}"
             )
 
-    def _evaluate(self, evaluate: Evaluate, folder: RunFolder, told: TaskFile, log: JsonlLog, screen: Screen) -> None:
+    def _evaluate(self, evaluate: Evaluate, folder: RunFolder, told: TaskFile, log: Record, screen: Screen) -> None:
         self._refuse_non_finite()
         start = time.monotonic()
         value, figures = evaluate()

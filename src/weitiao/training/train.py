@@ -15,9 +15,10 @@ from weitiao.data.summary import summary
 from weitiao.model.base import open_base
 from weitiao.run_folder import RunFolder, TaskFile, write_json
 from weitiao.tasks.base import Task, task_options
-from weitiao.tracking.jsonl import JsonlLog
 from weitiao.tracking.machine import machine, peak_memory
+from weitiao.tracking.record import Record
 from weitiao.tracking.screen import Screen
+from weitiao.tracking.trackers import refuse_missing
 from weitiao.types import Encoded
 
 
@@ -59,6 +60,7 @@ def _train(
 ) -> dict[str, Any]:
     if config.evaluation.metric:
         task.check_metric(config.evaluation.metric, splits.train[0])
+    refuse_missing(config.tracking)
     base = open_base(config.model)
     base.fingerprint  # noqa: B018  (damaged weights are told here)
     encoder = base.encoder(task, config.data.max_length)
@@ -88,14 +90,26 @@ def _train(
         loop.resume(checkpoint)
         screen.note(f"going on from {checkpoint}")
     run.start(config, facts)
-    with JsonlLog(run.log, loop.progress.step) as log:
+    with Record(run, config, screen, loop.progress.step) as log:
         log.write(loop.progress.step, started=machine(device), data=facts_of_splits)
         _run_loop(loop, run, told, parts.evaluation(config, task, predictor, splits, screen), log, screen)
         parts.use_best(model, run)
         parts.calibrate(config, predictor, splits, run, screen)
         metrics = _measure(config, run, task, predictor, splits, screen)
         log.write(loop.progress.step, finished=peak_memory(device))
+        log.result(loop.progress.step, metrics, run.predictions)
+    _report(run, screen)
     return metrics
+
+
+def _report(run: RunFolder, screen: Screen) -> None:
+    """A page that cannot be made is no reason to lose hours of training: whatever goes wrong is one line."""
+    try:
+        from weitiao.report.page import write_report
+
+        screen.note(f"report in {write_report(run.path)}")
+    except Exception as error:
+        screen.note(f"no report ({type(error).__name__}: {error}); `weitiao report {run.path}` tries again")
 
 
 def _encoded(encoder: Encoder, splits: Splits) -> tuple[list[Encoded], dict[str, Any], list[str]]:
@@ -116,7 +130,7 @@ def _encoded(encoder: Encoder, splits: Splits) -> tuple[list[Encoded], dict[str,
     return encoded, facts, notes
 
 
-def _run_loop(loop: Any, run: RunFolder, told: TaskFile, evaluate: Any, log: JsonlLog, screen: Screen) -> None:
+def _run_loop(loop: Any, run: RunFolder, told: TaskFile, evaluate: Any, log: Record, screen: Screen) -> None:
     start = time.monotonic()
     loop.run(run, told, evaluate, log, screen)
     seconds = time.monotonic() - start
