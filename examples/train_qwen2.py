@@ -1,0 +1,44 @@
+"""Fine-tune Qwen2-1.5B-Instruct to classify Fudan news, measure it, and show ten answers.
+
+    python train_qwen2.py [model.name=./folder] [training.max_steps=5] …
+
+Reads train.jsonl and test.jsonl in the working directory, writes ./output/Qwen2-1.5B-Instruct/checkpoint-N.
+"""
+
+import json
+import sys
+from itertools import islice
+from pathlib import Path
+
+import weitiao
+
+CONFIG = {
+    "run": {"name": "Qwen2-1.5B-Instruct"},
+    "task": {"name": "classification", "options": "row"},  # each row brings its own candidates
+    "model": {"name": "Qwen/Qwen2-1.5B-Instruct"},  # by default from ModelScope
+    # max_length is of the text alone; a tenth of the training rows chooses the best adapter.
+    "data": {"train": "train.jsonl", "validation": 0.1, "test": "test.jsonl", "max_length": 384},
+    # The tutorial has a dropout of 0.1. Without it, rows that share a prefix are computed exactly as if alone.
+    "lora": {"r": 8, "lora_alpha": 32, "lora_dropout": 0.0},
+    "training": {"samples_per_step": 4 * 4, "num_train_epochs": 2, "learning_rate": 1e-4, "save_steps": 100},
+    "tracking": {"trackers": ["swanlab"], "project": "Qwen2-finetune"},
+}
+
+
+def main() -> None:
+    config = weitiao.load_config(CONFIG, sys.argv[1:])
+    if not Path(config.data.train).is_file():
+        sys.exit(f"{config.data.train} is not here; fetch it with: weitiao data fetch fudan-news --dest .")
+    metrics = weitiao.train(config)
+    with open(config.folder / "predictions.jsonl", encoding="utf-8") as file:
+        for row in map(json.loads, islice(file, 10)):
+            print(f"{row['prediction']} ({row['probability']:.2f}), wanted {row['reference']}: {row['text'][:40]!r}")
+    for system, values in metrics["systems"].items():
+        print(f"{system}: accuracy {values['accuracy']:.3f} on {metrics['rows']} test rows")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except weitiao.WeitiaoError as error:  # one line that says what to do
+        sys.exit(str(error))
