@@ -15,7 +15,10 @@ PIECES = (
 )
 """Repeats, escapes, NFD, conjoining Hangul, marks in an order that NFC changes, characters that NFC makes longer."""
 
-CONTROLS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<think>", "</think>")
+CONTROLS = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<think>", "</think>"),
+    *("[MASK]", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"),
+)
 
 MARK_BEHIND_CONTROL = re.compile("[\x00-\x1f](?=(.))", re.DOTALL)
 

@@ -2,6 +2,7 @@
 
 tiny_model(folder, "qwen2")       a Hugging Face folder: weights, config, tokenizer, chat template
 tiny_tokenizer(folder, "qwen2")   its tokenizer alone
+old_glm(folder, native)           a tiny GLM in the layout of GLM-4's first checkpoints
 small_classification(path)        labelled rows of two classes; `path` ends in .jsonl
 small_ner(path)                   labelled rows with 人名 and 地点
 """
@@ -9,6 +10,7 @@ small_ner(path)                   labelled rows with 人名 and 地点
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
@@ -19,12 +21,18 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 NOT_SPECIAL = ("<tool_call>", "</tool_call>", "<think>", "</think>")
 """Added tokens that `skip_special_tokens` and `split_special_tokens` leave alone, as in Qwen2.5 and Qwen3."""
+GLM_SPECIAL = (
+    *("<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>"),
+    *("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
+)
 MERGES = 600
 
 QWEN_WORDS = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """Pre-tokenizer of Qwen2 to Qwen3."""
+GLM_WORDS = QWEN_WORDS.replace(r"\p{N}|", r"\p{N}{1,3}|")
+"""Pre-tokenizer of GLM-4."""
 
 CHATML = """
 {%- macro turn(role, content) -%}{{ '<|im_start|>' ~ role ~ '\\n' ~ content ~ '<|im_end|>\\n' }}{%- endmacro -%}
@@ -34,11 +42,19 @@ CHATML = """
 {%- for message in messages -%}{{ turn(message.role, message.content) }}{%- endfor -%}
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}END{%- endif -%}
 """.strip()
+GLM = """
+[gMASK]<sop>
+{%- for message in messages -%}
+{%- if message.content -%}{{ '<|' ~ message.role ~ '|>\\n' ~ message.content }}{%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}
+""".strip()
 NO_THINKING = "{%- if enable_thinking is false -%}{{ '<think>\\n\\n</think>\\n\\n' }}{%- endif -%}"
 TEMPLATES = {
     "qwen2": CHATML.replace("DEFAULT", "true").replace("END", ""),
     "qwen3": CHATML.replace("DEFAULT", "false").replace("END", NO_THINKING),
     "llama": CHATML.replace("DEFAULT", "true").replace("END", ""),
+    "glm4": GLM,
 }
 
 PEOPLE = ("王小明", "李华", "张伟", "陈静", "刘洋", "赵敏", "周杰", "吴芳")
@@ -57,15 +73,20 @@ ENGLISH = (
 )
 
 
+MODEL_TYPES = {"glm4": "glm"}
+"""Of families that are called otherwise; this is the layout that GLM-4's `-hf` checkpoints have."""
+STOPS = {"glm4": "<|user|>"}
+
+
 def tiny_model(folder: Path, family: str = "qwen2") -> Path:
     """Write a random model of two layers with its tokenizer; the same weights every time."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     tokenizer = tiny_tokenizer(folder, family)
-    end, stop = (tokenizer.token_to_id(name) for name in ("<|endoftext|>", "<|im_end|>"))
+    end, stop = (tokenizer.token_to_id(name) for name in ("<|endoftext|>", STOPS.get(family, "<|im_end|>")))
     config = AutoConfig.for_model(
-        family,
+        MODEL_TYPES.get(family, family),
         vocab_size=-(-tokenizer.get_vocab_size() // 64) * 64,
         hidden_size=64,
         intermediate_size=96,
@@ -74,7 +95,7 @@ def tiny_model(folder: Path, family: str = "qwen2") -> Path:
         num_key_value_heads=2,
         head_dim=16,
         max_position_embeddings=2048,
-        tie_word_embeddings=True,
+        tie_word_embeddings=family != "glm4",
         bos_token_id=None,
         eos_token_id=stop,
         pad_token_id=end,
@@ -90,6 +111,7 @@ def tiny_tokenizer(folder: Path, family: str = "qwen2", bpe: models.BPE | None =
     """Write `tokenizer.json` and `tokenizer_config.json` of a byte-level BPE trained on the sentences above.
 
     qwen2, qwen3: NFC and Qwen's words. llama: no normal form, digits apart and GPT-2's words, as in SmolLM2.
+    glm4: no normal form, GLM-4's words and control tokens.
     bpe: a vocabulary to use in place of a trained one.
     """
     tokenizer = Tokenizer(bpe or models.BPE())
@@ -97,6 +119,8 @@ def tiny_tokenizer(folder: Path, family: str = "qwen2", bpe: models.BPE | None =
     if family == "llama":
         digits = pre_tokenizers.Digits(individual_digits=True)
         words = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    elif family == "glm4":
+        words = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(GLM_WORDS), "isolated"), bytes_only])
     else:
         tokenizer.normalizer = normalizers.NFC()
         words = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN_WORDS), "isolated"), bytes_only])
@@ -104,20 +128,109 @@ def tiny_tokenizer(folder: Path, family: str = "qwen2", bpe: models.BPE | None =
     tokenizer.decoder = decoders.ByteLevel()
     if bpe is None:
         _train(tokenizer)
-    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in SPECIAL])
-    tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in NOT_SPECIAL])
+    special, others = (GLM_SPECIAL, ()) if family == "glm4" else (SPECIAL, NOT_SPECIAL)
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
+    tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in others])
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "chat_template": TEMPLATES[family],
-        "eos_token": "<|im_end|>",
+        "eos_token": STOPS.get(family, "<|im_end|>"),
         "pad_token": "<|endoftext|>",
         "model_max_length": 2048,
         "clean_up_tokenization_spaces": False,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, ensure_ascii=False, indent=2), "utf-8")
     return tokenizer
+
+
+def old_glm(folder: Path, native: Path, shards: int = 1) -> Path:
+    """Write the tiny GLM of `native` as GLM-4's first checkpoints are: old names, q, k, v in one, `tokenizer.model`."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    new, old = json.loads((native / "config.json").read_text("utf-8")), {}
+    found = load_file(native / "model.safetensors")
+    folder.mkdir(parents=True)
+    for at in range(new["num_hidden_layers"]):
+        here, there = f"model.layers.{at}.", f"transformer.encoder.layers.{at}."
+        for half in ("weight", "bias"):
+            parts = [found[f"{here}self_attn.{part}_proj.{half}"] for part in "qkv"]
+            old[f"{there}self_attention.query_key_value.{half}"] = torch.cat(parts)
+        for name, was in OLD_GLM.items():
+            old[there + was] = found[here + name]
+    old["transformer.embedding.word_embeddings.weight"] = found["model.embed_tokens.weight"]
+    old["transformer.encoder.final_layernorm.weight"] = found["model.norm.weight"]
+    old["transformer.output_layer.weight"] = found["lm_head.weight"]
+    old["transformer.rotary_pos_emb.inv_freq"] = torch.ones(new["head_dim"] // 4)
+    names = [f"model-{at + 1:05}-of-{shards:05}.safetensors" for at in range(shards)]
+    if shards == 1:
+        names = ["model.safetensors"]
+    places = {key: names[at * shards // len(old)] for at, key in enumerate(sorted(old))}
+    for name in names:
+        save_file({key: old[key] for key, place in places.items() if place == name}, folder / name)
+    if shards > 1:
+        index = {"metadata": {}, "weight_map": places}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index), "utf-8")
+    (folder / "config.json").write_text(json.dumps(_old_glm_config(new)), "utf-8")
+    _tiktoken(folder, native)
+    return folder
+
+
+OLD_GLM = {
+    "self_attn.o_proj.weight": "self_attention.dense.weight",
+    "mlp.gate_up_proj.weight": "mlp.dense_h_to_4h.weight",
+    "mlp.down_proj.weight": "mlp.dense_4h_to_h.weight",
+    "input_layernorm.weight": "input_layernorm.weight",
+    "post_attention_layernorm.weight": "post_attention_layernorm.weight",
+}
+
+
+def _old_glm_config(new: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "model_type": "chatglm",
+        "auto_map": {"AutoModel": "modeling_chatglm.ChatGLMForConditionalGeneration"},
+        "add_bias_linear": False,
+        "add_qkv_bias": True,
+        "ffn_hidden_size": new["intermediate_size"],
+        "hidden_size": new["hidden_size"],
+        "kv_channels": new["head_dim"],
+        "layernorm_epsilon": new["rms_norm_eps"],
+        "multi_query_attention": True,
+        "multi_query_group_num": new["num_key_value_heads"],
+        "num_attention_heads": new["num_attention_heads"],
+        "num_layers": new["num_hidden_layers"],
+        "original_rope": True,
+        "padded_vocab_size": new["vocab_size"],
+        "post_layer_norm": True,
+        "rmsnorm": True,
+        "rope_ratio": new["rope_parameters"]["rope_theta"] / 10_000,
+        "seq_length": new["max_position_embeddings"],
+        "eos_token_id": [new["eos_token_id"]],
+        "pad_token_id": new["pad_token_id"],
+    }
+
+
+def _tiktoken(folder: Path, native: Path) -> None:
+    """`tokenizer.model` and `tokenizer_config.json` of the tokenizer in `native`."""
+    spec = json.loads((native / "tokenizer.json").read_text("utf-8"))
+    letters = {letter: byte for byte, letter in enumerate(_byte_letters())}
+    added = {token["id"]: token for token in spec["added_tokens"]}
+    ranks = sorted((id, token) for token, id in spec["model"]["vocab"].items() if id not in added)
+    lines = [f"{b64encode(bytes(letters[c] for c in token)).decode()} {id}\n" for id, token in ranks]
+    (folder / "tokenizer.model").write_text("".join(lines), "utf-8")
+    decoder = {str(id): {k: v for k, v in token.items() if k != "id"} for id, token in added.items()}
+    settings = json.loads((native / "tokenizer_config.json").read_text("utf-8"))
+    settings |= {"added_tokens_decoder": decoder, "tokenizer_class": "ChatGLM4Tokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings, ensure_ascii=False), "utf-8")
+
+
+def _byte_letters() -> list[str]:
+    """GPT-2's letter for each byte: printable ones are themselves, the others follow Latin-1 in order."""
+    kept = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    moved = [byte for byte in range(256) if byte not in kept]
+    return [chr(byte) if byte in kept else chr(256 + moved.index(byte)) for byte in range(256)]
 
 
 def small_classification(path: Path, rows: int = 48) -> Path:

@@ -120,6 +120,18 @@ def report(
 
 
 @app.command()
+def export(
+    run: Run,
+    dest: Annotated[Path, typer.Argument(help="A new folder.", metavar="DEST")],
+    format: Annotated[str, typer.Option("--format", help="chatglm-adapter: GLM-4's own layer names.")],
+) -> None:
+    """Write a run's adapter in a form that other programs read."""
+    from weitiao.export import export as write
+
+    print(write(run, dest, format))
+
+
+@app.command()
 def demo(
     output_dir: Annotated[str, typer.Option(help="Folder for the run and its data.")] = "output",
     seed: Annotated[int, typer.Option(help="Seed of the run.", min=0)] = 42,

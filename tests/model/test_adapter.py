@@ -16,12 +16,13 @@ from runs import run_config, trained
 from tiny import small_classification, tiny_model
 from weitiao.config import LoraSection
 from weitiao.errors import CheckpointError, ConfigError, WeitiaoError
-from weitiao.families.base import LINEAR_LAYERS, families
+from weitiao.families.base import families
 from weitiao.model.adapter import adapter_parameters, add_lora, open_adapter
 from weitiao.model.load import load_model
 from weitiao.prediction.predictor import load
 
 CPU = torch.device("cpu")
+QWEN2 = families()["qwen2"]
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_plain_peft_gives_the_same_logits(
 def test_fresh_adapters(qwen2_folder: Path) -> None:
     section = LoraSection(r=3)  # type: ignore[call-arg]
     first, second, other = (
-        dict(adapter_parameters(add_lora(load_model(qwen2_folder, CPU, torch.bfloat16), section, LINEAR_LAYERS, seed)))
+        dict(adapter_parameters(add_lora(load_model(qwen2_folder, CPU, torch.bfloat16), section, QWEN2, seed)))
         for seed in (1, 1, 2)
     )
     assert len(first) == 2 * 7 * 2
@@ -86,7 +87,7 @@ def test_a_wrong_target_is_refused_by_name(
 
 def test_chosen_targets_alone_get_adapters(qwen2_folder: Path) -> None:
     section = LoraSection(target_modules=["v_proj"])  # type: ignore[call-arg]
-    model = add_lora(load_model(qwen2_folder, CPU, torch.float32), section, LINEAR_LAYERS, 0)
+    model = add_lora(load_model(qwen2_folder, CPU, torch.float32), section, QWEN2, 0)
     assert {name.split(".")[-4] for name, _ in adapter_parameters(model)} == {"v_proj"}
 
 

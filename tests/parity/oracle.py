@@ -19,7 +19,7 @@ from weitiao.types import Encoded
 
 TOLERANCE = 1e-5
 """Largest ‖Δ‖/‖g‖ of a tensor that counts as equal, in float32."""
-TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "gate_up_proj", "down_proj"]
 
 
 def plain_model(folder: Path) -> Any:

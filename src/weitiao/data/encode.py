@@ -42,8 +42,8 @@ class Encoder:
         answer = self.chat.answer_ids(target)
         if not answer:
             raise RenderError(f"{example.row.place}: the answer {target!r} has no tokens")
-        self._check_limit(len(encoded.ids) + len(answer) + 1, example)
-        return replace(encoded, ids=(*encoded.ids, *answer, self.chat.stop))
+        self._check_limit(len(encoded.ids) + len(self.chat.lead) + len(answer) + 1, example)
+        return replace(encoded, ids=(*encoded.ids, *self.chat.lead, *answer, self.chat.stop))
 
     def _check_limit(self, length: int, example: Example) -> None:
         if length > self.limit:

@@ -7,8 +7,8 @@ from __future__ import annotations
 import importlib
 import json
 import pkgutil
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,8 @@ class Family:
     chat_format: Callable[[TextTokenizer], ChatFormat]
     lora_targets: tuple[str, ...] = LINEAR_LAYERS
     """Linear layers that get an adapter by default."""
+    lora_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Other names that users know linear layers by → the names here."""
 
 
 @cache
@@ -79,7 +81,9 @@ def model_config(folder: Path) -> dict[str, Any]:
 
 def context_length(folder: Path) -> int:
     """Tokens that the model in `folder` can take."""
-    length = model_config(folder).get("max_position_embeddings") or 1 << 20
+    config = model_config(folder)
+    # `seq_length` is what the first GLM-4 calls it.
+    length = config.get("max_position_embeddings") or config.get("seq_length") or 1 << 20
     if not isinstance(length, int):
         raise ModelError(f"{folder}/config.json: max_position_embeddings is {length!r}; wanted a number of tokens")
     return length

@@ -5,6 +5,7 @@ does, and it is not the same as encoding the content apart (2–12 % of rows dif
 
     ChatML   <|im_start|> "system\\n{content}" <|im_end|> "\\n" <|im_start|> "user\\n{content}" <|im_end|> "\\n"
              <|im_start|> "assistant\\n" | answer <|im_end|>
+    GLM-4    [gMASK] <sop> <|system|> "\\n{content}" <|user|> "\\n{content}" <|assistant|> | "\\n" answer <|user|>
 """
 
 from __future__ import annotations
@@ -35,6 +36,16 @@ class ChatFormat(ABC):
     def stop(self) -> int:
         """Id that ends an answer: trained behind it, and what prediction stops at."""
 
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """Every id that ends an answer when the model writes freely; `stop` first."""
+        return (self.stop,)
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        """Ids that stand before every answer: supervised in training, given in prediction."""
+        return ()
+
     @abstractmethod
     def pieces(self, messages: Sequence[Message]) -> list[Piece]:
         """The prompt: every message, then the header of the answer."""
@@ -57,14 +68,15 @@ class ChatFormat(ABC):
         return ids
 
     def answer_ids(self, text: str) -> list[int]:
-        """Token ids of an answer, without the stop."""
+        """Token ids of an answer, without what leads to it and without the stop."""
         return self.tokenizer.encode(text)
 
     @property
     def hash(self) -> str:
         """Names the format: it changes when a prompt of the same messages would."""
         probe = [Message.of("system", "s"), Message.of("user", "u")]
-        return hashlib.sha256(repr((self.prompt_ids(probe), self.stop)).encode()).hexdigest()[:16]
+        written = ([*self.prompt_ids(probe), *self.lead], self.stop)
+        return hashlib.sha256(repr(written).encode()).hexdigest()[:16]
 
 
 class ChatML(ChatFormat):
@@ -88,3 +100,28 @@ class ChatMLWithoutThinking(ChatML):
     def pieces(self, messages: Sequence[Message]) -> list[Piece]:
         think, end = self.tokenizer.control("<think>"), self.tokenizer.control("</think>")
         return [*super().pieces(messages), think, "\n\n", end, "\n\n"]
+
+
+class Glm4(ChatFormat):
+    """The format of GLM-4. No line break follows `<|assistant|>`: the model writes it, so it is supervised, as in the
+    publisher's own fine-tuning. As in the model's template, a message without content is left out."""
+
+    @property
+    def stop(self) -> int:
+        return self.tokenizer.control("<|user|>")
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        return (self.stop, *map(self.tokenizer.control, ("<|endoftext|>", "<|observation|>")))
+
+    @property
+    def lead(self) -> tuple[int, ...]:
+        return self._encode_repeated("\n")
+
+    def pieces(self, messages: Sequence[Message]) -> list[Piece]:
+        control = self.tokenizer.control
+        pieces: list[Piece] = [control("[gMASK]"), control("<sop>")]
+        for message in messages:
+            if message.text:
+                pieces += [control(f"<|{message.role}|>"), f"\n{message.text}"]
+        return [*pieces, control("<|assistant|>")]

@@ -12,14 +12,19 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from weitiao.errors import ModelError
+from weitiao.families.tiktoken import converted
 
 
 class TextTokenizer:
     """Text to ids and back. Control tokens are reached by name only, through `control`."""
 
-    def __init__(self, folder: str | Path) -> None:
-        """folder: one that holds `tokenizer.json`. Raises ModelError when it does not or cannot be read."""
-        path = self._path = Path(folder) / "tokenizer.json"
+    def __init__(self, folder: str | Path, cache_dir: str | None = None) -> None:
+        """folder: one that holds `tokenizer.json`, or tiktoken's `tokenizer.model`, which is converted into the cache.
+        Raises ModelError when it does not or cannot be read."""
+        path = Path(folder) / "tokenizer.json"
+        if not path.is_file() and (Path(folder) / "tokenizer.model").is_file():
+            path = converted(Path(folder), cache_dir)
+        self._path = path
         try:
             raw = path.read_bytes()
             spec = json.loads(raw)

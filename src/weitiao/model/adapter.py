@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,19 @@ from torch import nn
 
 from weitiao.config import LoraSection, nearest
 from weitiao.errors import CheckpointError, ConfigError
+from weitiao.families.base import Family
+from weitiao.model.chatglm_adapter import has_old_names, part_rows, write_native
 from weitiao.model.quiet import quiet
 
 
-def add_lora(model: Any, lora: LoraSection, default_targets: Sequence[str], seed: int) -> Any:
+def add_lora(model: Any, lora: LoraSection, family: Family, seed: int) -> Any:
     """A `PeftModel` around `model` with fresh adapters: A random by the seed, B zero, both float32.
 
     Raises ConfigError when a target names no linear layer (PEFT itself would pass over it in silence).
     """
     from peft import LoraConfig, get_peft_model
 
-    targets = list(lora.target_modules or default_targets)
+    targets = [name for target in lora.target_modules or family.lora_targets for name in native(target, family)]
     check_targets(model, targets)
     config = LoraConfig(
         r=lora.r,
@@ -34,6 +37,11 @@ def add_lora(model: Any, lora: LoraSection, default_targets: Sequence[str], seed
     torch.manual_seed(seed)
     with quiet():
         return get_peft_model(model, config)
+
+
+def native(target: str, family: Family) -> tuple[str, ...]:
+    """The names here of a linear layer that a user names in another way."""
+    return family.lora_aliases.get(target, (target,))
 
 
 def check_targets(model: Any, targets: Sequence[str]) -> None:
@@ -56,10 +64,17 @@ def check_targets(model: Any, targets: Sequence[str]) -> None:
 
 
 def open_adapter(model: Any, folder: Path, trainable: bool = False) -> Any:
-    """The adapter of a folder on its base. Raises CheckpointError when its files are damaged or lack a layer."""
+    """The adapter of a folder on its base; one that names layers as GLM-4's own code does is translated.
+
+    Raises CheckpointError when its files are damaged or lack a layer.
+    """
     from peft import PeftModel, get_peft_model_state_dict
     from safetensors import SafetensorError, safe_open
 
+    if has_old_names(folder):
+        with tempfile.TemporaryDirectory() as translated:
+            write_native(folder, Path(translated), part_rows(model.config.to_dict()))
+            return open_adapter(model, Path(translated), trainable)
     try:
         with quiet():
             opened = PeftModel.from_pretrained(model, folder, is_trainable=trainable, local_files_only=True)
@@ -80,7 +95,8 @@ def open_adapter(model: Any, folder: Path, trainable: bool = False) -> Any:
 def save_adapter(model: Any, folder: Path) -> None:
     """Write `adapter_model.safetensors` and `adapter_config.json`."""
     with quiet():
-        model.save_pretrained(folder, safe_serialization=True)
+        # PEFT saves embeddings too where it cannot read the vocabulary's size from the base model's config.
+        model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty model card
 
 

@@ -38,5 +38,5 @@ def open_base(section: ModelSection) -> Base:
     """The model that a config names. Raises ModelError or ConfigError when it is missing or not supported."""
     folder = model_folder(section)
     name, family = family_of(folder, section.family)
-    tokenizer = TextTokenizer(folder)
+    tokenizer = TextTokenizer(folder, section.cache_dir)
     return Base(folder, name, family, tokenizer, family.chat_format(tokenizer))

@@ -36,10 +36,12 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    model_config(folder)
+    from_pretrained = AutoModelForCausalLM.from_pretrained
+    if model_config(folder).get("model_type") == "chatglm":
+        from weitiao.model.chatglm import from_pretrained
     with quiet():
         try:
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = from_pretrained(
                 folder,
                 dtype=dtype,
                 attn_implementation="sdpa",

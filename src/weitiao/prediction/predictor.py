@@ -111,7 +111,7 @@ class Predictor:
     def _answer(self, examples: Sequence[Example], advance: Advance) -> list[Prediction]:
         encoded = [self.encoder.prompt(example) for example in examples]
         prefix = common_prefix(encoded)
-        prompts = [e.ids[len(prefix) :] for e in encoded]
+        prompts = [e.ids[len(prefix) :] + self.encoder.chat.lead for e in encoded]
         normalize = self.encoder.chat.tokenizer.normalize
         constraints = [self.task.constraint(example, normalize) for example in examples]
         choices = [c for c in constraints if isinstance(c, Choice)]

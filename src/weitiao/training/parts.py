@@ -15,7 +15,7 @@ from weitiao.data.prefix import common_prefix
 from weitiao.data.splits import Splits
 from weitiao.engine.memory import wants_recompute
 from weitiao.errors import CheckpointError, ConfigError
-from weitiao.model.adapter import add_lora
+from weitiao.model.adapter import add_lora, native
 from weitiao.model.base import Base
 from weitiao.model.quiet import quiet
 from weitiao.prediction.calibration import fit_temperature
@@ -39,7 +39,11 @@ def adapted(config: RunConfig, base: Base, frozen: Any, screen: Screen) -> Any:
         screen.note("activations are recomputed in the backward pass (training.gradient_checkpointing)")
     if config.lora.lora_dropout and config.engine.packing:
         screen.note("lora_dropout > 0: rows that share a prefix share its dropout mask; lora.lora_dropout=0 is exact")
-    return add_lora(frozen, config.lora, base.family.lora_targets, config.run.seed)
+    other = [t for t in config.lora.target_modules or () if t in base.family.lora_aliases]
+    if other:
+        told = "; ".join(f"{target} is {', '.join(native(target, base.family))}" for target in other)
+        screen.note(f"lora.target_modules: in this model {told}")
+    return add_lora(frozen, config.lora, base.family, config.run.seed)
 
 
 def task_file(config: RunConfig, task: Task, base: Base, encoded: Sequence[Encoded]) -> TaskFile:
@@ -48,7 +52,7 @@ def task_file(config: RunConfig, task: Task, base: Base, encoded: Sequence[Encod
         family=base.family_name,
         template_hash=base.chat.hash,
         tokenizer_hash=base.tokenizer.hash,
-        stop_ids=[base.chat.stop],
+        stop_ids=list(base.chat.stops),
         base=BaseName(name=config.model.name, fingerprint=base.fingerprint, cache_dir=config.model.cache_dir),
         max_length=config.data.max_length,
         max_answer_tokens=2 * max(len(e.answer) for e in encoded) + 16,
