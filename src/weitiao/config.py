@@ -53,6 +53,9 @@ class ModelSection(Section):
     """Type of the frozen weights; `auto` is bfloat16 on a GPU and float32 on a CPU."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the model runs; `auto` takes a GPU when there is one."""
+    placement: Literal["auto", "one", "spread", "nf4"] = "auto"
+    """How the weights lie on CUDA cards: on `one`, `spread` over all of them, or as `nf4` (4 bits, by bitsandbytes);
+    `auto` is the first of these that fits, and says so."""
 
 
 class DataSection(Section):

@@ -23,7 +23,7 @@ import os
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -40,6 +40,8 @@ class BaseName(Section):
     fingerprint: str
     """Of the weights."""
     cache_dir: str | None = None
+    quantization: Literal["nf4"] | None = None
+    """How its linear layers were stored while the adapter was trained."""
 
 
 class TaskFile(Section):

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -51,6 +51,8 @@ class AttentionPlan:
     device: torch.device
     way: Way = "rows"
     _bias: dict[torch.dtype, torch.Tensor] = field(default_factory=dict)
+    _elsewhere: dict[torch.device, AttentionPlan] = field(default_factory=dict)
+    """The same plan on the other devices of a model that is spread over several."""
 
     @classmethod
     def of(cls, batch: Batch, way: Way = "rows") -> AttentionPlan:
@@ -66,6 +68,10 @@ class AttentionPlan:
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
         """query [1, H, T, D]; key, value [1, Hk, T, D] → [1, T, H, D]."""
+        if query.device != self.device:
+            if query.device not in self._elsewhere:
+                self._elsewhere[query.device] = replace(self, device=query.device, _bias={}, _elsewhere={})
+            return self._elsewhere[query.device].attend(query, key, value, scaling)
         compute = {"rows": self._rows, "varlen": self._varlen, "dense": self._dense}[self.way]
         return compute(query, key, value, scaling)
 
@@ -202,7 +208,8 @@ class CachePlan:
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
         groups = query.shape[1] // key.shape[1]
-        return _sdpa(query, _repeat(key, groups), _repeat(value, groups), self.mask, scaling).transpose(1, 2)
+        mask = self.mask.to(query.device)
+        return _sdpa(query, _repeat(key, groups), _repeat(value, groups), mask, scaling).transpose(1, 2)
 
 
 def _attention(

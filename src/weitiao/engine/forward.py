@@ -20,7 +20,8 @@ class Forward:
     def __init__(self, model: Any, way: Way = "rows") -> None:
         self.model, self.way = model, way
         self.body, self.head = model.get_decoder(), model.get_output_embeddings()
-        self.device: torch.device = self.head.weight.device
+        # Where tokens go in; a model that is spread over cards gives its states on another one.
+        self.device: torch.device = model.get_input_embeddings().weight.device
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """Last hidden states after the final norm, [N, H], at the batch's `keep`."""
@@ -33,11 +34,11 @@ class Forward:
             use_attention(self.model, "sdpa")
             inputs["attention_mask"] = _padding_mask(batch)
         states = self.body(**inputs).last_hidden_state
-        return states.flatten(0, 1)[batch.keep]
+        return states.flatten(0, 1)[batch.keep.to(states.device)]
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Sum of the answer tokens' cross-entropies, float32 scalar."""
-        return answer_loss(self.hidden(batch), self.head, batch.labels.to(self.device))
+        return answer_loss(self.hidden(batch), self.head, batch.labels.to(self.head.weight.device))
 
     def log_probabilities(self, hidden: torch.Tensor) -> torch.Tensor:
         """[N, H] → log-probabilities over the vocabulary, float32 [N, V]."""

@@ -106,30 +106,31 @@ def _conversion() -> Iterator[None]:
     It is closed again at once: the same table would write the old names on saving, and rename PEFT's layers.
     """
     name = "GlmForCausalLM"
-    table = [*(WeightRenaming(old, new) for old, new in RENAMED.items()), WeightConverter(FUSED, [*PARTS], [_Rows()])]
-    conversion_mapping.register_checkpoint_conversion_mapping(name, table, overwrite=True)
+    table: list[Any] = [WeightRenaming(old, new) for old, new in RENAMED.items()]
+    table.append(WeightConverter(FUSED, list(PARTS), [_Rows()]))
+    library: Any = conversion_mapping
+    library.register_checkpoint_conversion_mapping(name, table, overwrite=True)
     try:
         yield
     finally:
-        conversion_mapping._checkpoint_conversion_mapping_cache.pop(name)
-        conversion_mapping.USER_REGISTERED_MAPPINGS.discard(name)
+        library._checkpoint_conversion_mapping_cache.pop(name)
+        library.USER_REGISTERED_MAPPINGS.discard(name)
 
 
 class _Rows(ConversionOps):  # type: ignore[misc]
     """Cuts a fused tensor into rows for each target, as many as the model's own parameter has."""
 
-    @torch.no_grad
-    def convert(
+    def convert(  # type: ignore[override]
         self,
         input_dict: dict[str, Any],
-        source_patterns: list[str],
+        *,
         target_patterns: list[str],
-        full_layer_name: str = "",
-        model: Any = None,
-        **kwargs: Any,
+        full_layer_name: str,
+        model: Any,
+        **_: Any,
     ) -> dict[str, torch.Tensor]:
         (found,) = input_dict.values()
-        fused = found[0] if isinstance(found, list) else found
+        fused: torch.Tensor = found[0] if isinstance(found, list) else found
         names = [full_layer_name.replace(target_patterns[0], target) for target in target_patterns]
         pieces = fused.split([model.get_parameter(name).shape[0] for name in names])
         # A copy each: a view would keep the whole fused tensor.

@@ -29,16 +29,22 @@ def fingerprint(folder: Path) -> str:
     Reads a few MiB of any model; another training changes every tensor, so it is told apart.
     """
     digest = hashlib.sha256()
+    for name, (kind, shape, sample) in sorted(_all_tensors(folder).items()):
+        digest.update(f"{name} {kind} {shape}".encode() + sample)
+    return digest.hexdigest()
+
+
+def tensor_shapes(folder: Path) -> dict[str, list[int]]:
+    """Shape of each tensor in the weights of a folder."""
+    return {name: shape for name, (_, shape, _) in _all_tensors(folder).items()}
+
+
+def _all_tensors(folder: Path) -> dict[str, tuple[str, list[int], bytes]]:
+    """Tensor's name → its type, shape and first bytes."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelError(f"{folder}: no .safetensors file; wanted a model folder with its weights")
-    tensors: dict[str, tuple[str, list[int], bytes]] = {}
-    for path in files:
-        tensors.update(_tensors(path))
-    for name in sorted(tensors):
-        kind, shape, sample = tensors[name]
-        digest.update(f"{name} {kind} {shape}".encode() + sample)
-    return digest.hexdigest()
+    return {name: told for path in files for name, told in _tensors(path)}
 
 
 def _tensors(path: Path) -> Iterator[tuple[str, tuple[str, list[int], bytes]]]:

@@ -9,6 +9,7 @@ import torch
 
 from weitiao.errors import ConfigError, ModelError, first_line
 from weitiao.families.base import model_config
+from weitiao.model.placement import Placement
 from weitiao.model.quiet import quiet
 
 
@@ -31,14 +32,20 @@ def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
     return getattr(torch, wanted)
 
 
-def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
-    """The `…ForCausalLM` of a Hugging Face folder, frozen, in evaluation mode. Raises ModelError when unreadable."""
+def load_model(folder: Path, device: torch.device, dtype: torch.dtype, placement: Placement | None = None) -> Any:
+    """The `…ForCausalLM` of a Hugging Face folder, frozen, in evaluation mode. Raises ModelError when unreadable.
+
+    placement: by default all of it on `device`.
+    """
+    placement = placement or Placement("one", device, dtype)
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
-    from_pretrained = AutoModelForCausalLM.from_pretrained
+    from_pretrained: Any = AutoModelForCausalLM.from_pretrained
     if model_config(folder).get("model_type") == "chatglm":
-        from weitiao.model.chatglm import from_pretrained
+        from weitiao.model import chatglm
+
+        from_pretrained = chatglm.from_pretrained
     with quiet():
         try:
             loaded: Any = from_pretrained(
@@ -48,6 +55,7 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
+                **placement.options(),
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{folder}: cannot be loaded ({first_line(error)})") from None
@@ -56,5 +64,6 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> Any:
     missing = sorted(found["missing_keys"])
     if missing:
         raise ModelError(f"{folder}: the weights lack {missing[0]!r} ({len(missing)} in all); fetch the model again")
-    model.to(device)
+    if placement.kind == "one":
+        model.to(device)
     return model.requires_grad_(False).eval()

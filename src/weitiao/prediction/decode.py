@@ -94,7 +94,7 @@ class Decoder:
                 tokens = [tokens[at] for at in running]
                 lengths, seen = lengths[running], seen[running]
                 matchers.keep(running)
-                cache.batch_select_indices(torch.tensor(running, device=self.forward.device))
+                cache.batch_select_indices(torch.tensor(running))
             seen = torch.cat([seen, torch.ones(len(rows), 1, dtype=torch.bool)], dim=1)
             positions = (shared + lengths + count)[:, None]
             states = self._step(torch.tensor(tokens)[:, None], positions, seen[:, None, None], cache)

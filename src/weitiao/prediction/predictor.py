@@ -20,6 +20,7 @@ from weitiao.engine.attention_plan import choose_way
 from weitiao.engine.forward import Forward
 from weitiao.model.adapter import open_adapter
 from weitiao.model.load import choose_device, choose_dtype, load_model
+from weitiao.model.placement import place
 from weitiao.prediction.adapter_folder import AdapterFolder, open_folder
 from weitiao.prediction.calibration import given, with_temperature
 from weitiao.prediction.decode import Decoded, Decoder
@@ -60,7 +61,10 @@ class Predictor:
     def open(cls, folder: AdapterFolder, device: str = "auto", dtype: str = "auto") -> Predictor:
         """The model with its adapter in memory."""
         where = choose_device(device)
-        base = load_model(folder.base.folder, where, choose_dtype(dtype, where))
+        type_ = choose_dtype(dtype, where)
+        # On the weights that it was trained on, whatever would fit here.
+        wanted = folder.told.base.quantization or ("auto" if where.type == "cuda" else "one")
+        base = load_model(folder.base.folder, where, type_, place(wanted, folder.base.folder, where, type_))
         found = cls(
             folder.task,
             folder.encoder,

@@ -130,7 +130,7 @@ class Loop:
             with self.accelerator.autocast():
                 loss = self.forward.loss(batch) / wanted
             self.accelerator.backward(loss)
-            total += loss.detach()
+            total += loss.detach().to(total.device)
         norm = self.guard.clip(self.parameters, section.max_grad_norm, number)
         rate = self.optimizer.param_groups[0]["lr"]
         self.optimizer.step()

@@ -69,6 +69,7 @@ def _train(
     # torch takes seconds to import; a wrong key, a broken row or a damaged file is told before that.
     from weitiao.engine.attention_plan import choose_way
     from weitiao.model.load import choose_device, choose_dtype, load_model
+    from weitiao.model.placement import place
     from weitiao.training import parts
 
     device = choose_device(config.model.device)
@@ -76,9 +77,12 @@ def _train(
     choose_way(config.engine.attention, device, dtype)
     for note in [*splits.notes, *notes]:
         screen.note(note)
+    placement = place(config.model.placement, base.folder, device, dtype)
     screen.note(f"loading {config.model.name} ({base.family_name}) on {device} as {str(dtype).removeprefix('torch.')}")
-    model = parts.adapted(config, base, load_model(base.folder, device, dtype), screen)
-    told = parts.task_file(config, task, base, encoded)
+    if placement.note:
+        screen.note(placement.note)
+    model = parts.adapted(config, base, load_model(base.folder, device, dtype, placement), screen)
+    told = parts.task_file(config, task, base, encoded, placement)
     predictor = parts.predictor(config, task, encoder, model, told)
     loop = parts.loop(config, model, predictor, encoded, [example.row.place for example in splits.train])
 

@@ -1,0 +1,128 @@
+"""Where the frozen weights go: one card when they fit, else several cards, else 4 bits; never the CPU in silence.
+
+one       all of them on the chosen device, in its type
+spread    layer by layer over the cards of this machine (accelerate's `device_map="auto"`, the CPU left out): exact
+nf4       the linear layers in 4 bits by bitsandbytes, as in QLoRA (Dettmers et al. 2023): not exact, a third of the
+          memory; embeddings and head stay as they are
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from weitiao.errors import ConfigError, ModelError
+from weitiao.model.files import tensor_shapes
+
+Kind = Literal["one", "spread", "nf4"]
+
+GIB = 2**30
+ROOM = 4 * GIB
+"""Left free on a card beside the weights: adapters, a pack's activations (recomputed when need be), logits, caches."""
+NF4_BYTES = 0.53
+"""Bytes of an element in 4 bits, its share of the doubly quantised scales with it."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    kind: Kind
+    device: torch.device
+    dtype: torch.dtype
+    note: str | None = None
+    """What to tell the user, where it is not simply one device."""
+
+    def options(self) -> dict[str, Any]:
+        """What `from_pretrained` is given beside `dtype`."""
+        if self.kind == "spread":
+            return {"device_map": "auto", "max_memory": dict(enumerate(_room_on_cards()))}
+        if self.kind == "nf4":
+            from transformers import BitsAndBytesConfig
+
+            config = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=self.dtype,
+            )
+            return {"quantization_config": config, "device_map": {"": self.device}}
+        # Tensor by tensor onto the card: the host never holds the model.
+        return {"device_map": {"": self.device}} if self.device.type == "cuda" else {}
+
+
+def place(wanted: str, folder: Path, device: torch.device, dtype: torch.dtype) -> Placement:
+    """The placement for `model.placement` of the weights in `folder`.
+
+    Raises ConfigError when `wanted` cannot be done here, ModelError when the model fits in no way.
+    """
+    if device.type != "cuda":
+        if wanted not in ("auto", "one"):
+            raise ConfigError(f'key `model.placement` = "{wanted}" needs CUDA cards; the model is on {device.type}')
+        return Placement("one", device, dtype)
+    sizes = _sizes(folder, dtype)
+    rooms = _room_on_cards()
+    card = rooms[device.index or 0]
+    offers: dict[str, bool] = {
+        "one": sizes["one"] <= card,
+        "spread": len(rooms) > 1 and sizes["one"] <= sum(rooms),
+        "nf4": _has_bitsandbytes() and sizes["nf4"] <= card,
+    }
+    if wanted != "auto":
+        _refuse_impossible(wanted, rooms)
+        kind = wanted
+    else:
+        kind = next((name for name, fits in offers.items() if fits), "")
+    told = f"{_gib(sizes['one'])} of weights in {str(dtype).removeprefix('torch.')}"
+    free = " and ".join(map(_gib, rooms))
+    if not kind:
+        raise ModelError(
+            f"{folder}: {told} do not fit beside {_gib(ROOM)} of working memory ({free} left for weights here). "
+            + (
+                f"In 4 bits they take {_gib(sizes['nf4'])}: pip install bitsandbytes"
+                if sizes["nf4"] <= card
+                else "Take a smaller model or a larger card"
+            )
+        )
+    notes = {
+        "spread": f"{told} spread over {len(rooms)} cards ({free} free); the cards work one after another",
+        "nf4": f"linear layers in 4 bits (nf4): {_gib(sizes['nf4'])} in place of {told}, for which {free} are free; "
+        "not exact",
+    }
+    return Placement(kind, device, dtype, notes.get(kind))  # type: ignore[arg-type]
+
+
+def _refuse_impossible(wanted: str, rooms: list[int]) -> None:
+    if wanted == "spread" and len(rooms) < 2:
+        raise ConfigError('key `model.placement` = "spread": this machine has one card; use "one" or "nf4"')
+    if wanted == "nf4" and not _has_bitsandbytes():
+        raise ConfigError('key `model.placement` = "nf4" needs bitsandbytes: pip install bitsandbytes')
+
+
+def _sizes(folder: Path, dtype: torch.dtype) -> dict[str, int]:
+    """Bytes of the weights, whole and with their linear layers in 4 bits."""
+    whole = quantized = 0.0
+    for name, shape in tensor_shapes(folder).items():
+        count = 1
+        for size in shape:
+            count *= size
+        whole += count * dtype.itemsize
+        linear = len(shape) == 2 and not any(part in name for part in ("embed", "lm_head", "output_layer"))
+        quantized += count * (NF4_BYTES if linear else dtype.itemsize)
+    return {"one": int(whole), "nf4": int(quantized)}
+
+
+def _room_on_cards() -> list[int]:
+    """Bytes for weights on each card."""
+    free = (torch.cuda.mem_get_info(card)[0] for card in range(torch.cuda.device_count()))
+    return [max(0, int(bytes_) - ROOM) for bytes_ in free]
+
+
+def _has_bitsandbytes() -> bool:
+    return importlib.util.find_spec("bitsandbytes") is not None
+
+
+def _gib(count: int) -> str:
+    return f"{count / GIB:.1f} GiB"
