@@ -9,6 +9,7 @@ nf4       the linear layers in 4 bits by bitsandbytes, as in QLoRA (Dettmers et 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,7 +39,7 @@ class Placement:
     def options(self) -> dict[str, Any]:
         """What `from_pretrained` is given beside `dtype`."""
         if self.kind == "spread":
-            return {"device_map": "auto", "max_memory": dict(enumerate(_room_on_cards()))}
+            return {"device_map": "auto", "max_memory": dict(enumerate(room_on_cards()))}
         if self.kind == "nf4":
             from transformers import BitsAndBytesConfig
 
@@ -62,46 +63,42 @@ def place(wanted: str, folder: Path, device: torch.device, dtype: torch.dtype) -
         if wanted not in ("auto", "one"):
             raise ConfigError(f'key `model.placement` = "{wanted}" needs CUDA cards; the model is on {device.type}')
         return Placement("one", device, dtype)
-    sizes = _sizes(folder, dtype)
-    rooms = _room_on_cards()
-    card = rooms[device.index or 0]
-    offers: dict[str, bool] = {
-        "one": sizes["one"] <= card,
-        "spread": len(rooms) > 1 and sizes["one"] <= sum(rooms),
-        "nf4": _has_bitsandbytes() and sizes["nf4"] <= card,
-    }
-    if wanted != "auto":
-        _refuse_impossible(wanted, rooms)
-        kind = wanted
-    else:
-        kind = next((name for name, fits in offers.items() if fits), "")
-    told = f"{_gib(sizes['one'])} of weights in {str(dtype).removeprefix('torch.')}"
-    free = " and ".join(map(_gib, rooms))
-    if not kind:
-        raise ModelError(
-            f"{folder}: {told} do not fit beside {_gib(ROOM)} of working memory ({free} left for weights here). "
-            + (
-                f"In 4 bits they take {_gib(sizes['nf4'])}: pip install bitsandbytes"
-                if sizes["nf4"] <= card
-                else "Take a smaller model or a larger card"
-            )
-        )
+    sizes, rooms = weight_sizes(folder, dtype), room_on_cards()
+    kind = decide(wanted, sizes, rooms, device.index or 0, importlib.util.find_spec("bitsandbytes") is not None)
+    whole = f"{_gib(sizes['one'])} of weights in {str(dtype).removeprefix('torch.')}"
     notes = {
-        "spread": f"{told} spread over {len(rooms)} cards ({free} free); the cards work one after another",
-        "nf4": f"linear layers in 4 bits (nf4): {_gib(sizes['nf4'])} in place of {told}, for which {free} are free; "
-        "not exact",
+        "spread": f"{whole}, spread over {len(rooms)} cards; these work one after another",
+        "nf4": f"linear layers in 4 bits (nf4, not exact): {_gib(sizes['nf4'])} in place of {whole}",
     }
-    return Placement(kind, device, dtype, notes.get(kind))  # type: ignore[arg-type]
+    return Placement(kind, device, dtype, notes.get(kind))
 
 
-def _refuse_impossible(wanted: str, rooms: list[int]) -> None:
+def decide(wanted: str, sizes: Mapping[str, int], rooms: Sequence[int], card: int, has_nf4: bool) -> Kind:
+    """sizes: bytes of the weights, whole (`one`) and `nf4`. rooms: bytes for weights on each card. card: the chosen."""
     if wanted == "spread" and len(rooms) < 2:
         raise ConfigError('key `model.placement` = "spread": this machine has one card; use "one" or "nf4"')
-    if wanted == "nf4" and not _has_bitsandbytes():
+    if wanted == "nf4" and not has_nf4:
         raise ConfigError('key `model.placement` = "nf4" needs bitsandbytes: pip install bitsandbytes')
+    if wanted != "auto":
+        return wanted  # type: ignore[return-value]
+    if sizes["one"] <= rooms[card]:
+        return "one"
+    if len(rooms) > 1 and sizes["one"] <= sum(rooms):
+        return "spread"
+    if has_nf4 and sizes["nf4"] <= rooms[card]:
+        return "nf4"
+    left = ", ".join(map(_gib, rooms))
+    raise ModelError(
+        f"the weights take {_gib(sizes['one'])}, and beside {_gib(ROOM)} of working memory a card has {left} left; "
+        + (
+            f"in 4 bits they take {_gib(sizes['nf4'])}: pip install bitsandbytes"
+            if sizes["nf4"] <= rooms[card] and not has_nf4
+            else "take a smaller model or a larger card, or free this one"
+        )
+    )
 
 
-def _sizes(folder: Path, dtype: torch.dtype) -> dict[str, int]:
+def weight_sizes(folder: Path, dtype: torch.dtype) -> dict[str, int]:
     """Bytes of the weights, whole and with their linear layers in 4 bits."""
     whole = quantized = 0.0
     for name, shape in tensor_shapes(folder).items():
@@ -114,14 +111,10 @@ def _sizes(folder: Path, dtype: torch.dtype) -> dict[str, int]:
     return {"one": int(whole), "nf4": int(quantized)}
 
 
-def _room_on_cards() -> list[int]:
+def room_on_cards() -> list[int]:
     """Bytes for weights on each card."""
     free = (torch.cuda.mem_get_info(card)[0] for card in range(torch.cuda.device_count()))
     return [max(0, int(bytes_) - ROOM) for bytes_ in free]
-
-
-def _has_bitsandbytes() -> bool:
-    return importlib.util.find_spec("bitsandbytes") is not None
 
 
 def _gib(count: int) -> str:
