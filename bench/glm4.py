@@ -203,14 +203,13 @@ def main() -> None:
             command.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
         else:
             command.add_argument("--data", type=Path, required=True)
-            command.add_argument("overrides", nargs="*")
-    told = parser.parse_args()
+    told, overrides = parser.parse_known_args()
     if told.command == "make":
         make(told.folder, told.tokenizer, told.layers, told.shards)
     elif told.command == "load":
         load(told.folder, told.device)
     else:
-        train(told.folder, told.data, told.overrides)
+        train(told.folder, told.data, overrides)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import dispatch_model
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
@@ -74,9 +75,11 @@ def test_sizes_are_those_of_the_weights(glm4_folder: Path, tmp_path: Path, old: 
     assert sizes["nf4"] == pytest.approx(2 * (wanted + rotary - linear) + 0.53 * linear, abs=1)
 
 
-def adapted(folder: Path, **options: object) -> torch.nn.Module:
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa", **options)
+def adapted(folder: Path, device_map: dict[str, str | int] | None = None) -> torch.nn.Module:
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     model.requires_grad_(False)
+    if device_map:
+        model = dispatch_model(model, device_map, main_device="cpu")
     peft = get_peft_model(model, LoraConfig(r=4, target_modules=TARGETS))
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
@@ -92,7 +95,7 @@ def test_a_model_on_two_devices_computes_the_same(request: pytest.FixtureRequest
     """Layers on the CPU and on the card stand for two cards."""
     folder = request.getfixturevalue(f"{family}_folder")
     halves = {"model.embed_tokens": "cpu", "model.rotary_emb": "cpu", "model.layers.0": "cpu", "model.layers.1": 0}
-    spread = adapted(folder, device_map={**halves, "model.norm": 0, "lm_head": "cpu" if family == "qwen2" else 0})
+    spread = adapted(folder, {**halves, "model.norm": 0, "lm_head": "cpu" if family == "qwen2" else 0})
     draw = torch.Generator().manual_seed(0)
     ids = [tuple(torch.randint(0, 500, (n,), generator=draw).tolist()) for n in (30, 41, 52)]
     rows = [training_row((*range(20), *row), len(row), 20) for row in ids]

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from weitiao.config import RunConfig
 from weitiao.data.encode import Encoder
@@ -82,6 +83,8 @@ def loop(
     config: RunConfig, model: Any, predictor: Predictor, encoded: Sequence[Encoded], places: Sequence[str]
 ) -> Loop:
     weight = predictor.forward.head.weight
+    # accelerate keeps the device and type of a process's first run; a notebook may have another one now.
+    AcceleratorState._reset_state(reset_partial_state=True)
     # The adapters are float32; next to a bfloat16 base they compute in bfloat16.
     accelerator = Accelerator(
         cpu=weight.device.type == "cpu", mixed_precision="bf16" if weight.dtype == torch.bfloat16 else "no"
