@@ -16,6 +16,7 @@ MODELS = {
     "qwen2-1.5b": "Qwen/Qwen2-1.5B-Instruct",
     "qwen2.5-1.5b": "Qwen/Qwen2.5-1.5B-Instruct",
     "qwen3-1.7b": "Qwen/Qwen3-1.7B",
+    "glm4-9b-chat": "ZhipuAI/glm-4-9b-chat",
 }
 NAMES = sorted(f"{model}-{row}" for model in MODELS for row in ("fudan-news", "ccfbdci-ner"))
 GPE = {"entity_label": "GPE", "entity_names": ["地缘政治实体", "政治实体", "地理实体", "社会实体"]}
@@ -43,7 +44,7 @@ def test_a_name_resolves_to_a_config_whose_task_takes_its_options(name: str) -> 
 def test_settings_are_the_tutorials(name: str) -> None:
     config = load_config(name)
     assert (config.lora.r, config.lora.lora_alpha, config.lora.lora_dropout) == (8, 32, 0.1)
-    assert config.lora.target_modules is None, "the family's: all seven linear layers"
+    assert config.lora.target_modules is None, "the family's: all linear layers"
     training = config.training
     assert (training.samples_per_step, training.num_train_epochs, training.learning_rate) == (16, 2, 1e-4)
     assert (training.save_steps, training.gradient_checkpointing) == (100, "auto")
