@@ -43,7 +43,7 @@ def test_a_name_resolves_to_a_config_whose_task_takes_its_options(name: str) -> 
 @pytest.mark.parametrize("name", NAMES)
 def test_settings_are_the_tutorials(name: str) -> None:
     config = load_config(name)
-    assert (config.lora.r, config.lora.lora_alpha, config.lora.lora_dropout) == (8, 32, 0.1)
+    assert (config.lora.r, config.lora.lora_alpha, config.lora.lora_dropout) == (8, 32, 0.0)
     assert config.lora.target_modules is None, "the family's: all linear layers"
     training = config.training
     assert (training.samples_per_step, training.num_train_epochs, training.learning_rate) == (16, 2, 1e-4)

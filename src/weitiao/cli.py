@@ -120,6 +120,17 @@ def report(
 
 
 @app.command()
+def resend(
+    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    overrides: Overrides = None,
+) -> None:
+    """Give a run's figures to its trackers again, or to others: resend RUN tracking.mode=local."""
+    from weitiao.tracking.record import resend as send
+
+    send(run, overrides or [])
+
+
+@app.command()
 def export(
     run: Run,
     dest: Annotated[Path, typer.Argument(help="A new folder.", metavar="DEST")],

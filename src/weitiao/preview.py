@@ -15,7 +15,7 @@ from weitiao.families.tokenizer import TextTokenizer
 from weitiao.model.base import open_base
 from weitiao.tasks.base import task_options
 
-SHARED, OWN, SUPERVISED = "cyan", "white", "bold black on green"
+SHARED, OWN, SUPERVISED = "cyan", "default", "bold black on green"
 
 
 def preview(config: RunConfig, row: int, console: Console | None = None) -> None:

@@ -12,7 +12,19 @@ import pytest
 
 from weitiao import __version__
 
-COMMANDS = ([], ["train"], ["preview"], ["evaluate"], ["predict"], ["demo"], ["data"], ["data", "fetch"])
+COMMANDS = (
+    [],
+    ["train"],
+    ["preview"],
+    ["evaluate"],
+    ["predict"],
+    ["demo"],
+    ["report"],
+    ["export"],
+    ["resend"],
+    ["data"],
+    ["data", "fetch"],
+)
 HEAVY = ("torch", "transformers", "peft", "accelerate", "sklearn", "scipy", "numpy", "pyarrow", "httpx")
 
 
