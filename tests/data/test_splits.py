@@ -64,6 +64,15 @@ class LabelTask(Task):
     def record(self, answer: Any) -> Any:
         return answer
 
+    def read_record(self, record: Any) -> Any:
+        return record
+
+    def named(self, answer: Any) -> tuple[str, ...]:
+        return (answer,)
+
+    def counts(self, answers: Sequence[Any], examples: Sequence[Example]) -> Any:
+        raise NotImplementedError
+
     def measure(
         self, predictions: Sequence[Prediction], examples: Sequence[Example], *, bootstrap: int, seed: int
     ) -> dict[str, Any]:
