@@ -45,6 +45,11 @@ def glm4_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _model(tmp_path_factory, "glm4")
 
 
+@pytest.fixture(scope="session")
+def glm4_0414_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _model(tmp_path_factory, "glm4-0414")
+
+
 @pytest.fixture
 def classification_file(tmp_path: Path) -> Path:
     return small_classification(tmp_path / "classification.jsonl")

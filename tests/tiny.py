@@ -55,6 +55,7 @@ TEMPLATES = {
     "qwen3": CHATML.replace("DEFAULT", "false").replace("END", NO_THINKING),
     "llama": CHATML.replace("DEFAULT", "true").replace("END", ""),
     "glm4": GLM,
+    "glm4-0414": GLM,
 }
 
 PEOPLE = ("王小明", "李华", "张伟", "陈静", "刘洋", "赵敏", "周杰", "吴芳")
@@ -73,9 +74,9 @@ ENGLISH = (
 )
 
 
-MODEL_TYPES = {"glm4": "glm"}
-"""Of families that are called otherwise; this is the layout that GLM-4's `-hf` checkpoints have."""
-STOPS = {"glm4": "<|user|>"}
+MODEL_TYPES = {"glm4": "glm", "glm4-0414": "glm4"}
+"""Of what is called otherwise: GLM-4's `-hf` checkpoints, and the 0414 series, which has two more norms a layer."""
+STOPS = {"glm4": "<|user|>", "glm4-0414": "<|user|>"}
 
 
 def tiny_model(folder: Path, family: str = "qwen2") -> Path:
@@ -95,7 +96,7 @@ def tiny_model(folder: Path, family: str = "qwen2") -> Path:
         num_key_value_heads=2,
         head_dim=16,
         max_position_embeddings=2048,
-        tie_word_embeddings=family != "glm4",
+        tie_word_embeddings=not family.startswith("glm4"),
         bos_token_id=None,
         eos_token_id=stop,
         pad_token_id=end,
@@ -119,7 +120,7 @@ def tiny_tokenizer(folder: Path, family: str = "qwen2", bpe: models.BPE | None =
     if family == "llama":
         digits = pre_tokenizers.Digits(individual_digits=True)
         words = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    elif family == "glm4":
+    elif family.startswith("glm4"):
         words = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(GLM_WORDS), "isolated"), bytes_only])
     else:
         tokenizer.normalizer = normalizers.NFC()
@@ -128,7 +129,7 @@ def tiny_tokenizer(folder: Path, family: str = "qwen2", bpe: models.BPE | None =
     tokenizer.decoder = decoders.ByteLevel()
     if bpe is None:
         _train(tokenizer)
-    special, others = (GLM_SPECIAL, ()) if family == "glm4" else (SPECIAL, NOT_SPECIAL)
+    special, others = (GLM_SPECIAL, ()) if family.startswith("glm4") else (SPECIAL, NOT_SPECIAL)
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
     tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in others])
     folder.mkdir(parents=True, exist_ok=True)

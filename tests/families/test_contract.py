@@ -25,7 +25,7 @@ SYSTEM = "判断文本属于哪一个类别，只输出类别名称。"
 MIXED = st.lists(st.sampled_from([*CONTROLS, "\n", " ", "<|im_", "end|>", "南京", "a"]), min_size=1).map("".join)
 
 
-@pytest.fixture(scope="module", params=LISTED)
+@pytest.fixture(scope="module", params=[*LISTED, "glm4_0414"])
 def folder(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(f"{request.param}_folder")
 
