@@ -291,7 +291,7 @@ MODELS = {
     "unknown model_type": (
         edited("config.json", model_type="gpt9"),
         [],
-        ["model_type 'gpt9'", "supported: llama, qwen2"],
+        ["model_type 'gpt9'", "supported: chatglm, glm"],
     ),
     "unknown family": (nothing, ["model.family=qwen22"], ["`model.family`", "'qwen22'", "did you mean 'qwen2'?"]),
     "no ChatML": (without_chatml, [], ["model/tokenizer.json", "control token '<|im_", "choose a model"]),
