@@ -62,8 +62,8 @@ class Predictor:
         """The model with its adapter in memory."""
         where = choose_device(device)
         type_ = choose_dtype(dtype, where)
-        # On the weights that it was trained on, whatever would fit here.
-        wanted = folder.told.base.quantization or ("auto" if where.type == "cuda" else "one")
+        # On a card, the weights that it was trained on, whatever would fit here; elsewhere there are no 4 bits.
+        wanted = (folder.told.base.quantization or "auto") if where.type == "cuda" else "one"
         base = load_model(folder.base.folder, where, type_, place(wanted, folder.base.folder, where, type_))
         found = cls(
             folder.task,
