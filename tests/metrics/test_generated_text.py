@@ -189,7 +189,7 @@ def test_exact_match_by_hand():
         ("1,000/m", "1000m"),
         ("3.5 m.", "3.5 m"),
         ("dont", "don't"),
-        ("couldnt've yall'll", "couldn't've y'all'll"),
+        ("couldnt've youd've yall'll", "couldn't've you'd've y'all'll"),
         ("it's 5:30", "it's 5:30"),
         ("a\tman\non  an  ox", "man on ox"),
         ("well, its wet", "well its wet"),

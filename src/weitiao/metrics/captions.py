@@ -50,7 +50,7 @@ def words(text: str) -> list[str]:
 
         here                    there
         don t · dog s           do n't · dog 's         as many words, so that lengths agree
-        black and white         black-and-white         hyphens, and slashes inside a word
+        black and white         black-and-white         hyphens inside a word
         3 5 · 1 000             3.5 · 1,000             points and commas inside a number
         (nothing)               $ · % · & · #           symbols
         一 只 狗                一只狗                  Chinese and Japanese

@@ -105,13 +105,13 @@ def _edits(first: str, second: str) -> int:
     of `up` and `down` says that the column of the table grows or falls from row i to i + 1. An answer that runs on for
     thousands of characters would take seconds cell by cell.
     """
+    if not first:
+        return len(second)
     places: dict[str, int] = {}
     for i, character in enumerate(first):
         places[character] = places.get(character, 0) | 1 << i
-    everything, last = (1 << len(first)) - 1, 1 << len(first) >> 1
+    everything, last = (1 << len(first)) - 1, 1 << (len(first) - 1)
     up, down, distance = everything, 0, len(first)
-    if not first:
-        return len(second)
     for character in second:
         match = places.get(character, 0)
         diagonal = ((match & up) + up ^ up) | match | down
@@ -123,10 +123,13 @@ def _edits(first: str, second: str) -> int:
 
 
 VQA_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
-VQA_NUMBERS = {
-    **{"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5"},
-    **{"six": "6", "seven": "7", "eight": "8", "nine": "9", "ten": "10"},
-}
+VQA_NUMBERS = dict(
+    zip(
+        ("none", "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+        ("0", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"),
+        strict=True,
+    )
+)
 VQA_ARTICLES = {"a", "an", "the"}
 
 
@@ -139,7 +142,8 @@ def _contractions() -> dict[str, str]:
         who'd you'd how'll it'll somebody'll someone'll something'll they'll what'll who'll why'll you'll there're
         they're what're why're you're he's how's somebody's someone's that's there's what's when's where's who's why's
         ma'am o'clock y'all 'twas couldn't've hadn't've mightn't've shouldn't've wouldn't've he'd've it'd've she'd've
-        somebody'd've someone'd've something'd've there'd've they'd've we'd've who'd've y'all'd've y'all'll 'ow's'at
+        somebody'd've someone'd've something'd've there'd've they'd've we'd've who'd've you'd've y'all'd've y'all'll
+        'ow's'at
     """
     return {
         form[: mark.start()] + form[mark.end() :]: form for form in forms.split() for mark in re.finditer("'", form)
