@@ -135,15 +135,13 @@ def _status(key: str) -> int:
 
 def load(folder: Path, device: str) -> None:
     from weitiao.model.load import choose_device, load_model
-    from weitiao.model.placement import place
 
     where = choose_device(device)
     if where.type == "cuda":
         torch.zeros(1, device=where)  # CUDA's own memory on the host is no part of loading
-    placement = place("one", folder, where, torch.bfloat16)
     start = time.monotonic()
     with HostMemory() as memory:
-        model = load_model(folder, where, torch.bfloat16, placement)
+        model = load_model(folder, where, torch.bfloat16)
     seconds = time.monotonic() - start
     weights = sum(parameter.nbytes for parameter in model.parameters())
     shard = max(path.stat().st_size for path in folder.glob("*.safetensors"))

@@ -124,7 +124,7 @@ def resend(
     run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
     overrides: Overrides = None,
 ) -> None:
-    """Give a run's figures to its trackers again, or to others: resend RUN tracking.mode=local."""
+    """Give a run's figures to its trackers again, or to others: resend RUN 'tracking.trackers=[swanlab]'."""
     from weitiao.tracking.record import resend as send
 
     send(run, overrides or [])

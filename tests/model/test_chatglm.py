@@ -108,6 +108,13 @@ def test_loading_leaves_transformers_as_it_was(old: Path, glm4_folder: Path, tmp
     assert load_file(tmp_path / "saved/model.safetensors").keys() == load_file(glm4_folder / "model.safetensors").keys()
 
 
+def test_rope_theta_of_a_longer_context(old: Path) -> None:
+    """glm-4-9b-chat-1m says 10,000."""
+    config = json.loads((old / "config.json").read_text("utf-8")) | {"rope_ratio": 10_000}
+    (old / "config.json").write_text(json.dumps(config), "utf-8")
+    assert native_config(old).rope_parameters["rope_theta"] == 1e8
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -56,7 +56,7 @@ def test_what_fits_in_no_way_is_refused() -> None:
 
 
 def test_on_a_cpu_there_is_one_way(qwen2_folder: Path) -> None:
-    assert place("auto", qwen2_folder, CPU, torch.float32) == Placement("one", CPU, torch.float32)
+    assert place("auto", qwen2_folder, CPU, torch.float32) == Placement("one")
     with pytest.raises(ConfigError, match='"nf4" needs CUDA cards'):
         place("nf4", qwen2_folder, CPU, torch.float32)
 

@@ -9,7 +9,7 @@ import torch
 
 from weitiao.errors import ConfigError, ModelError, first_line
 from weitiao.families.base import model_config
-from weitiao.model.placement import Placement
+from weitiao.model.placement import Kind, load_options
 from weitiao.model.quiet import quiet
 
 
@@ -32,12 +32,11 @@ def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
     return getattr(torch, wanted)
 
 
-def load_model(folder: Path, device: torch.device, dtype: torch.dtype, placement: Placement | None = None) -> Any:
+def load_model(folder: Path, device: torch.device, dtype: torch.dtype, kind: Kind = "one") -> Any:
     """The `…ForCausalLM` of a Hugging Face folder, frozen, in evaluation mode. Raises ModelError when unreadable.
 
-    placement: by default all of it on `device`.
+    kind: how its weights are placed, see `placement.py`.
     """
-    placement = placement or Placement("one", device, dtype)
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
@@ -55,7 +54,7 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype, placement
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
-                **placement.options(),
+                **load_options(kind, device, dtype),
             )
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise ModelError(f"{folder}: cannot be loaded ({first_line(error)})") from None
@@ -64,6 +63,6 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype, placement
     missing = sorted(found["missing_keys"])
     if missing:
         raise ModelError(f"{folder}: the weights lack {missing[0]!r} ({len(missing)} in all); fetch the model again")
-    if placement.kind == "one":
+    if kind == "one":
         model.to(device)
     return model.requires_grad_(False).eval()

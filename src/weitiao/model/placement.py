@@ -31,27 +31,26 @@ NF4_BYTES = 0.53
 @dataclass(frozen=True)
 class Placement:
     kind: Kind
-    device: torch.device
-    dtype: torch.dtype
     note: str | None = None
     """What to tell the user, where it is not simply one device."""
 
-    def options(self) -> dict[str, Any]:
-        """What `from_pretrained` is given beside `dtype`."""
-        if self.kind == "spread":
-            return {"device_map": "auto", "max_memory": dict(enumerate(room_on_cards()))}
-        if self.kind == "nf4":
-            from transformers import BitsAndBytesConfig
 
-            config = BitsAndBytesConfig(
-                load_in_4bit=True,
-                bnb_4bit_quant_type="nf4",
-                bnb_4bit_use_double_quant=True,
-                bnb_4bit_compute_dtype=self.dtype,
-            )
-            return {"quantization_config": config, "device_map": {"": self.device}}
-        # Tensor by tensor onto the card: the host never holds the model.
-        return {"device_map": {"": self.device}} if self.device.type == "cuda" else {}
+def load_options(kind: Kind, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """What `from_pretrained` is given beside `dtype`."""
+    if kind == "spread":
+        return {"device_map": "auto", "max_memory": dict(enumerate(room_on_cards()))}
+    if kind == "nf4":
+        from transformers import BitsAndBytesConfig
+
+        config = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+        return {"quantization_config": config, "device_map": {"": device}}
+    # Tensor by tensor onto the card: the host never holds the model.
+    return {"device_map": {"": device}} if device.type == "cuda" else {}
 
 
 def place(wanted: str, folder: Path, device: torch.device, dtype: torch.dtype) -> Placement:
@@ -62,7 +61,7 @@ def place(wanted: str, folder: Path, device: torch.device, dtype: torch.dtype) -
     if device.type != "cuda":
         if wanted not in ("auto", "one"):
             raise ConfigError(f'key `model.placement` = "{wanted}" needs CUDA cards; the model is on {device.type}')
-        return Placement("one", device, dtype)
+        return Placement("one")
     sizes, rooms = weight_sizes(folder, dtype), room_on_cards()
     kind = decide(wanted, sizes, rooms, device.index or 0, importlib.util.find_spec("bitsandbytes") is not None)
     whole = f"{_gib(sizes['one'])} of weights in {str(dtype).removeprefix('torch.')}"
@@ -70,7 +69,7 @@ def place(wanted: str, folder: Path, device: torch.device, dtype: torch.dtype) -
         "spread": f"{whole}, spread over {len(rooms)} cards; these work one after another",
         "nf4": f"linear layers in 4 bits (nf4, not exact): {_gib(sizes['nf4'])} in place of {whole}",
     }
-    return Placement(kind, device, dtype, notes.get(kind))
+    return Placement(kind, notes.get(kind))
 
 
 def decide(wanted: str, sizes: Mapping[str, int], rooms: Sequence[int], card: int, has_nf4: bool) -> Kind:

@@ -64,7 +64,7 @@ class Predictor:
         type_ = choose_dtype(dtype, where)
         # On a card, the weights that it was trained on, whatever would fit here; elsewhere there are no 4 bits.
         wanted = (folder.told.base.quantization or "auto") if where.type == "cuda" else "one"
-        base = load_model(folder.base.folder, where, type_, place(wanted, folder.base.folder, where, type_))
+        base = load_model(folder.base.folder, where, type_, place(wanted, folder.base.folder, where, type_).kind)
         found = cls(
             folder.task,
             folder.encoder,

@@ -1,7 +1,6 @@
 """TensorBoard, W&B, MLflow and Trackio: accelerate's tracker classes, each with what it needs said beside them.
 
-To add one that accelerate has: a class below with `_open` and, where the tracker shows texts, `texts`; its name in
-`OTHERS`, in `TrackingSection.trackers` and among the extras of pyproject.toml.
+To add one that accelerate has: a class below with `_open` and `texts`; its name in `OTHERS`, in `TrackingSection.trackers` and among the extras of pyproject.toml.
 
 Files lie in the run folder unless the library's own variable names another place: WANDB_DIR, MLFLOW_TRACKING_URI,
 TRACKIO_DIR.
@@ -12,12 +11,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 
-class Other:
+class Other(ABC):
     """One of accelerate's trackers; see `child.Tracker`."""
 
     notes: Sequence[str] = ()
@@ -32,15 +32,16 @@ class Other:
         self._tracker = self._open()
         self._tracker.store_init_configuration(flat(start["config"]))
 
+    @abstractmethod
     def _open(self) -> Any:
         """accelerate's tracker, started; sets `notes`."""
-        raise NotImplementedError
 
     def log(self, step: int, figures: Mapping[str, float], at: float) -> None:
         self._tracker.log(dict(figures), step=step)
 
+    @abstractmethod
     def texts(self, step: int, name: str, texts: Sequence[tuple[str, str]]) -> None:
-        """Left out where the tracker has no place for texts."""
+        """texts: (content, caption) of each."""
 
     def finish(self, state: str, error: str | None) -> None:
         self._tracker.finish()

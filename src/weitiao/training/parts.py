@@ -18,7 +18,7 @@ from weitiao.engine.memory import wants_recompute
 from weitiao.errors import CheckpointError, ConfigError
 from weitiao.model.adapter import add_lora, native
 from weitiao.model.base import Base
-from weitiao.model.placement import Placement
+from weitiao.model.placement import Kind
 from weitiao.model.quiet import quiet
 from weitiao.prediction.calibration import fit_temperature
 from weitiao.prediction.predictor import Predictor
@@ -48,7 +48,7 @@ def adapted(config: RunConfig, base: Base, frozen: Any, screen: Screen) -> Any:
     return add_lora(frozen, config.lora, base.family, config.run.seed)
 
 
-def task_file(config: RunConfig, task: Task, base: Base, encoded: Sequence[Encoded], placement: Placement) -> TaskFile:
+def task_file(config: RunConfig, task: Task, base: Base, encoded: Sequence[Encoded], placement: Kind) -> TaskFile:
     return TaskFile(
         task=task.options.model_dump(mode="json"),
         family=base.family_name,
@@ -59,7 +59,7 @@ def task_file(config: RunConfig, task: Task, base: Base, encoded: Sequence[Encod
             name=config.model.name,
             fingerprint=base.fingerprint,
             cache_dir=config.model.cache_dir,
-            quantization="nf4" if placement.kind == "nf4" else None,
+            quantization="nf4" if placement == "nf4" else None,
         ),
         max_length=config.data.max_length,
         max_answer_tokens=2 * max(len(e.answer) for e in encoded) + 16,

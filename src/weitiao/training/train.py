@@ -81,8 +81,8 @@ def _train(
     screen.note(f"loading {config.model.name} ({base.family_name}) on {device} as {str(dtype).removeprefix('torch.')}")
     if placement.note:
         screen.note(placement.note)
-    model = parts.adapted(config, base, load_model(base.folder, device, dtype, placement), screen)
-    told = parts.task_file(config, task, base, encoded, placement)
+    model = parts.adapted(config, base, load_model(base.folder, device, dtype, placement.kind), screen)
+    told = parts.task_file(config, task, base, encoded, placement.kind)
     predictor = parts.predictor(config, task, encoder, model, told)
     loop = parts.loop(config, model, predictor, encoded, [example.row.place for example in splits.train])
 
