@@ -1,6 +1,7 @@
 """TensorBoard, W&B, MLflow and Trackio: accelerate's tracker classes, each with what it needs said beside them.
 
-To add one that accelerate has: a class below with `_open` and `texts`; its name in `OTHERS`, in `TrackingSection.trackers` and among the extras of pyproject.toml.
+To add one that accelerate has: a class below with `_open` and `texts`; its name in `OTHERS`, in
+`TrackingSection.trackers` and among the extras of pyproject.toml.
 
 Files lie in the run folder unless the library's own variable names another place: WANDB_DIR, MLFLOW_TRACKING_URI,
 TRACKIO_DIR.
