@@ -41,6 +41,16 @@ def llama_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def qwen2_vl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _model(tmp_path_factory, "qwen2_vl")
+
+
+@pytest.fixture(scope="session")
+def qwen2_5_vl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _model(tmp_path_factory, "qwen2_5_vl")
+
+
+@pytest.fixture(scope="session")
 def glm4_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return _model(tmp_path_factory, "glm4")
 

@@ -11,8 +11,16 @@ import weitiao
 
 ROOT = Path(weitiao.__file__).parent
 ORDER = (
-    *("errors", "types", "config", "run_folder", "hub", "metrics", "tracking", "tasks", "families", "data", "model"),
-    *("engine", "prediction", "report", "training", "init · check · preview · demo · export · serve · bench", "cli"),
+    *("errors", "types", "config", "run_folder", "images", "hub", "metrics", "tracking", "tasks", "families", "data"),
+    *(
+        "model",
+        "engine",
+        "prediction",
+        "report",
+        "training",
+        "init · check · preview · demo · export · serve · bench",
+        "cli",
+    ),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms.split(" · ")}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem != "__init__")

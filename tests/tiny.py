@@ -25,6 +25,7 @@ GLM_SPECIAL = (
     *("<|endoftext|>", "[MASK]", "[gMASK]", "[sMASK]", "<sop>", "<eop>"),
     *("<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"),
 )
+VISION_SPECIAL = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 MERGES = 600
 
 QWEN_WORDS = (
@@ -42,6 +43,21 @@ CHATML = """
 {%- for message in messages -%}{{ turn(message.role, message.content) }}{%- endfor -%}
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}END{%- endif -%}
 """.strip()
+CHATML_WITH_IMAGES = """
+{%- if messages and messages[0].role != 'system' -%}
+{{ '<|im_start|>system\\nYou are a helpful assistant.<|im_end|>\\n' }}
+{%- endif -%}
+{%- for message in messages -%}
+{{ '<|im_start|>' ~ message.role ~ '\\n' }}
+{%- if message.content is string -%}{{ message.content }}
+{%- else -%}{%- for part in message.content -%}
+{%- if part.type == 'image' -%}{{ '<|vision_start|><|image_pad|><|vision_end|>' }}
+{%- else -%}{{ part.text }}{%- endif -%}
+{%- endfor -%}{%- endif -%}
+{{ '<|im_end|>\\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
+""".strip()
 GLM = """
 [gMASK]<sop>
 {%- for message in messages -%}
@@ -54,6 +70,8 @@ TEMPLATES = {
     "qwen2": CHATML.replace("DEFAULT", "true").replace("END", ""),
     "qwen3": CHATML.replace("DEFAULT", "false").replace("END", NO_THINKING),
     "llama": CHATML.replace("DEFAULT", "true").replace("END", ""),
+    "qwen2_vl": CHATML_WITH_IMAGES,
+    "qwen2_5_vl": CHATML_WITH_IMAGES,
     "glm4": GLM,
     "glm4-0414": GLM,
 }
@@ -79,33 +97,76 @@ MODEL_TYPES = {"glm4": "glm", "glm4-0414": "glm4"}
 STOPS = {"glm4": "<|user|>", "glm4-0414": "<|user|>"}
 
 
-def tiny_model(folder: Path, family: str = "qwen2") -> Path:
-    """Write a random model of two layers with its tokenizer; the same weights every time."""
+def tiny_model(folder: Path, family: str = "qwen2", **sizes: int) -> Path:
+    """Write a random model of two layers with its tokenizer; the same weights every time. sizes: of the decoder."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     tokenizer = tiny_tokenizer(folder, family)
     end, stop = (tokenizer.token_to_id(name) for name in ("<|endoftext|>", STOPS.get(family, "<|im_end|>")))
-    config = AutoConfig.for_model(
-        MODEL_TYPES.get(family, family),
-        vocab_size=-(-tokenizer.get_vocab_size() // 64) * 64,
-        hidden_size=64,
-        intermediate_size=96,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=16,
-        max_position_embeddings=2048,
-        tie_word_embeddings=not family.startswith("glm4"),
-        bos_token_id=None,
-        eos_token_id=stop,
-        pad_token_id=end,
-    )
+    common = {
+        "vocab_size": -(-tokenizer.get_vocab_size() // 64) * 64,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 2048,
+        "bos_token_id": None,
+        "eos_token_id": stop,
+        "pad_token_id": end,
+        **sizes,
+    }
+    kind: Any = AutoModelForCausalLM
+    if family in VISION:
+        kind = AutoModelForImageTextToText
+        config = _config_with_images(family, common, tokenizer, folder)
+    else:
+        tied = not family.startswith("glm4")
+        config = AutoConfig.for_model(MODEL_TYPES.get(family, family), head_dim=16, tie_word_embeddings=tied, **common)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        model = kind.from_config(config, dtype=torch.float32)
     model.save_pretrained(folder)
     return folder
+
+
+VISION = {
+    "qwen2_vl": {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2},
+    "qwen2_5_vl": {
+        "depth": 2,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "out_hidden_size": 64,
+        "num_heads": 2,
+        "window_size": 56,
+        "fullatt_block_indexes": [1],
+    },
+}
+"""Towers of the families that read images."""
+
+
+def _config_with_images(family: str, text: dict[str, Any], tokenizer: Tokenizer, folder: Path) -> Any:
+    from transformers import AutoConfig
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+    Qwen2VLImageProcessorPil(min_pixels=56 * 56, max_pixels=28 * 28 * 64).save_pretrained(folder)
+    ids = {name.strip("<|>"): tokenizer.token_to_id(name) for name in VISION_SPECIAL}
+    eighth = text["hidden_size"] // text["num_attention_heads"] // 8
+    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2 * eighth, eighth, eighth]}
+    vision = VISION[family] | {
+        "out_hidden_size" if "out_hidden_size" in VISION[family] else "hidden_size": text["hidden_size"]
+    }
+    return AutoConfig.for_model(
+        family,
+        text_config={**text, "rope_parameters": rope},
+        vision_config={**vision, "patch_size": 14, "temporal_patch_size": 2, "spatial_merge_size": 2},
+        tie_word_embeddings=True,
+        image_token_id=ids["image_pad"],
+        video_token_id=ids["video_pad"],
+        vision_start_token_id=ids["vision_start"],
+        vision_end_token_id=ids["vision_end"],
+    )
 
 
 def tiny_tokenizer(folder: Path, family: str = "qwen2", bpe: models.BPE | None = None) -> Tokenizer:
@@ -130,6 +191,8 @@ def tiny_tokenizer(folder: Path, family: str = "qwen2", bpe: models.BPE | None =
     if bpe is None:
         _train(tokenizer)
     special, others = (GLM_SPECIAL, ()) if family.startswith("glm4") else (SPECIAL, NOT_SPECIAL)
+    if family in VISION:
+        special += VISION_SPECIAL
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in special])
     tokenizer.add_tokens([AddedToken(name, special=False, normalized=False) for name in others])
     folder.mkdir(parents=True, exist_ok=True)

@@ -92,12 +92,13 @@ def predict(
         float | None,
         typer.Option(min=0, max=1, help="Give no answer whose probability is lower; it becomes a suggestion."),
     ] = None,
+    images: Annotated[str | None, typer.Option(help="Folder of the images; by default that of INPUT.")] = None,
 ) -> None:
     """Answer rows with a run's adapter."""
     from weitiao.prediction.files import predict_file
     from weitiao.tracking.screen import Screen
 
-    predict_file(run, source, output, Screen(), abstain_below)
+    predict_file(run, source, output, Screen(), abstain_below, images)
 
 
 @app.command()

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -58,6 +58,9 @@ class ModelSection(Section):
     `auto` is the first of these that fits, and says so."""
 
 
+Pixels = Annotated[int, Field(ge=1, le=16_384)]
+
+
 class DataSection(Section):
     train: str
     """File of labelled rows: .jsonl, .json, .csv, .tsv, .parquet or .xlsx. A file of a hub's data set is named as
@@ -69,12 +72,22 @@ class DataSection(Section):
     split_field: str | None = None
     """Field of each row that says `train`, `validation` or `test`; replaces the two keys above."""
     columns: dict[str, str] = {}
-    """Our field name → the file's, where they differ, such as `{text: 内容, label: 类别}`."""
+    """Our field name → the file's, where they differ, such as `{text: 内容, label: 类别}`. An empty name leaves a field
+    out: `{image: ""}`."""
     encoding: str = "utf-8"
     """Encoding of text files; `gb18030` reads GBK. A UTF-8 byte-order mark is skipped."""
     max_length: int = Field(1024, ge=8)
-    """Tokens that the shrinkable text may take; longer text keeps its head and tail. The answer is never cut;
-    entities of the part that was left out are not trained on."""
+    """Tokens that the shrinkable text and the images of a row may take. Longer text keeps its head and tail; images
+    shrink, and are never cut. Nor is the answer; entities of the part that was left out are not trained on."""
+    images: str | None = None
+    """Folder that image paths are relative to, and below which they must lie; by default that of the data file."""
+    image_size: tuple[Pixels, Pixels] | None = None
+    """Height and width that every image is resized to, such as `[280, 280]`; by default each keeps its shape."""
+    min_pixels: int | None = Field(None, ge=1)
+    """Smaller images are enlarged to so many pixels; by default what the model says."""
+    max_pixels: int | None = Field(None, ge=1)
+    """Larger images are reduced to so many pixels; by default what the model says. The images of a row shrink further
+    where they and its text do not fit into `max_length`."""
     train_rows: int | None = Field(None, ge=1)
     """Use at most so many training rows, drawn by the seed."""
     validation_rows: int | None = Field(None, ge=1)
@@ -99,6 +112,9 @@ class LoraSection(Section):
     """Dropout on the adapters' input. Above 0, samples that share a prefix share its mask."""
     target_modules: list[str] | None = None
     """Names of the linear layers that get an adapter; by default all of the family's."""
+    vision_tower: bool = False
+    """Whether the linear layers in the blocks of the vision tower get an adapter, too. False: the tower is frozen, and
+    an image's features are computed once."""
 
 
 class TrainingSection(Section):
@@ -152,6 +168,9 @@ class EngineSection(Section):
     """How a pack attends: `varlen` needs CUDA, `rows` runs everywhere, `dense` is the slow oracle."""
     tokens_per_pack: int = Field(4096, ge=256)
     """Most tokens that one pack may hold; a single longer example gets a pack of its own."""
+    image_cache_gib: float = Field(20, ge=0, allow_inf_nan=False)
+    """GiB of disk for the features of images that a frozen vision tower gave; those not used for longest go first.
+    0: none are kept, and they are computed anew each time."""
 
 
 class TrackingSection(Section):

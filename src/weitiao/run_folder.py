@@ -44,6 +44,18 @@ class BaseName(Section):
     """How its linear layers were stored while the adapter was trained."""
 
 
+class ImageLimits(Section):
+    """How images are resized: the same in training and in prediction."""
+
+    size: tuple[int, int] | None = None
+    """Height and width in pixels, for every image."""
+    min_pixels: int
+    max_pixels: int
+    """Of an image that keeps its shape."""
+    backend: Literal["pil"] = "pil"
+    """What resizes them: others give other pixels."""
+
+
 class TaskFile(Section):
     """`task.json`: what an adapter must be used with."""
 
@@ -58,6 +70,8 @@ class TaskFile(Section):
     max_length: int
     max_answer_tokens: int
     """Longest answer that prediction writes: twice the longest one in training."""
+    images: ImageLimits | None = None
+    """None: the model reads no images."""
     temperature: float = Field(1.0, gt=0)
     """Of the probabilities, fitted on the validation rows (`prediction/calibration.py`)."""
     columns: dict[str, str]

@@ -19,6 +19,8 @@ class Row:
     """1-based line of a text file, 1-based record of a binary one."""
     columns: Mapping[str, str] = field(default_factory=dict)
     """`data.columns`: our field name → the file's."""
+    image_root: str | None = "."
+    """Folder that the row's image paths are relative to and must lie in; None where they are only spoken of."""
 
     @property
     def place(self) -> str:
@@ -34,9 +36,19 @@ class TextPart:
 
 
 @dataclass(frozen=True, slots=True)
+class ImagePart:
+    """An image in a message."""
+
+    path: str
+    """Absolute, and checked to lie where images may be read from; as the row says it where its `image_root` is None."""
+    tokens: int = 0
+    """Tokens that it takes in the prompt; known once its size is fitted to a model."""
+
+
+@dataclass(frozen=True, slots=True)
 class Message:
     role: Role
-    parts: tuple[TextPart, ...]
+    parts: tuple[TextPart | ImagePart, ...]
 
     @classmethod
     def of(cls, role: Role, text: str) -> Message:
@@ -44,7 +56,35 @@ class Message:
 
     @property
     def text(self) -> str:
-        return "".join(part.text for part in self.parts)
+        """Without its images."""
+        return "".join(part.text for part in self.parts if isinstance(part, TextPart))
+
+    @property
+    def empty(self) -> bool:
+        return not self.text and not any(isinstance(part, ImagePart) for part in self.parts)
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedImage:
+    """An image of a row as a model sees it, and where its tokens stand."""
+
+    path: str
+    digest: str
+    """SHA-256 of the file."""
+    height: int
+    width: int
+    """Pixels after resizing."""
+    rows: int
+    columns: int
+    """Its tokens, row by row."""
+    start: int
+    """Index of the first of them in the ids that it belongs to."""
+    place: str
+    """Row that errors point to."""
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +97,8 @@ class Encoded:
     """Tokens of the shrinkable text that were left out to keep it within `data.max_length`."""
     gap: tuple[int, int] | None = None
     """Where they stood: code points of the text, end-exclusive."""
+    images: tuple[PlacedImage, ...] = ()
+    """In the order of their tokens, all of which belong to the prompt."""
 
     @property
     def prompt(self) -> tuple[int, ...]:
@@ -83,7 +125,12 @@ class Grammar:
     lark: str
 
 
-Constraint = Choice | Grammar
+@dataclass(frozen=True, slots=True)
+class FreeText:
+    """The answer is any text."""
+
+
+Constraint = Choice | Grammar | FreeText
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from weitiao.engine.forward import Forward
 from weitiao.errors import ConfigError, ModelError
 from weitiao.model.load import load_model
 from weitiao.model.placement import GIB, Placement, decide, place, weight_sizes
+from weitiao.types import Encoded
 
 CPU = torch.device("cpu")
 SIZES = {"one": 18 * GIB, "nf4": 7 * GIB}
@@ -98,7 +99,7 @@ def test_a_model_on_two_devices_computes_the_same(request: pytest.FixtureRequest
     spread = adapted(folder, {**halves, "model.norm": 0, "lm_head": "cpu" if family == "qwen2" else 0})
     draw = torch.Generator().manual_seed(0)
     ids = [tuple(torch.randint(0, 500, (n,), generator=draw).tolist()) for n in (30, 41, 52)]
-    rows = [training_row((*range(20), *row), len(row), 20) for row in ids]
+    rows = [training_row(Encoded((*range(20), *row), len(row)), 20) for row in ids]
     found = []
     for model in (spread, adapted(folder)):
         ((packed, _),) = pack(tuple(range(20)), rows, 4096)

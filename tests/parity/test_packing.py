@@ -45,7 +45,7 @@ class Setup:
     ) -> tuple[float, dict[str, torch.Tensor], int]:
         """Loss and gradients of Weitiao's engine, and in how many passes; `change` spoils a batch on purpose."""
         shared = samples[0].ids[:prefix]
-        rows = [training_row(sample.ids, sample.prompt_length, prefix) for sample in samples]
+        rows = [training_row(sample, prefix) for sample in samples]
         if way == "padded":
             batches = [padded_batch(shared, rows)]
         else:

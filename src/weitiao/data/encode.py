@@ -1,17 +1,20 @@
 """Example → Encoded, through the task's messages and the family's chat format. The only place where text becomes
-token ids; what is too long is shortened here, and only the part that the task calls shrinkable.
+token ids; what is too long is shortened here, and only the part that the task calls shrinkable; images shrink.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from weitiao.errors import RenderError
+from weitiao.errors import DataError, RenderError
 from weitiao.families.chat_format import ChatFormat
+from weitiao.families.vision import Vision
+from weitiao.images import ImageFacts, image_facts
+from weitiao.run_folder import ImageLimits
 from weitiao.tasks.base import Example, Task
-from weitiao.types import Encoded, Message, TextPart
+from weitiao.types import Encoded, ImagePart, Message, PlacedImage, TextPart
 
 CUT_MARK = "…"
 """Stands where the middle of a long text was left out."""
@@ -20,19 +23,32 @@ CUT_MARK = "…"
 class Encoder:
     """Renders one task for one model.
 
-    max_length: tokens that a shrinkable text may take. limit: tokens that the model can take in all.
+    max_length: tokens that a shrinkable text and the images of a row may take. limit: tokens that the model can take in
+    all. vision, images: how the model sees images and how they are resized; None for one that reads text alone.
     """
 
-    def __init__(self, task: Task, chat: ChatFormat, max_length: int, limit: int) -> None:
+    def __init__(
+        self,
+        task: Task,
+        chat: ChatFormat,
+        max_length: int,
+        limit: int,
+        vision: Vision | None = None,
+        images: ImageLimits | None = None,
+    ) -> None:
         self.task, self.chat = task, chat
         self.max_length, self.limit = max_length, limit
+        self.vision, self.images = vision, images
 
     def prompt(self, example: Example) -> Encoded:
         """The prompt alone, for prediction."""
-        messages, removed, gap = self._shortened(self.task.prompt(example))
-        ids = tuple(self.chat.prompt_ids(messages))
+        messages = self.task.prompt(example)
+        fitted = self._fitted(messages, example)
+        room = self.max_length - sum(image.tokens for image in fitted)
+        shortened, removed, gap = self._shortened(_with_tokens(messages, fitted), room)
+        ids = tuple(self.chat.prompt_ids(shortened))
         self._check_limit(len(ids), example)
-        return Encoded(ids, len(ids), removed, gap)
+        return Encoded(ids, len(ids), removed, gap, self._placed(fitted, ids))
 
     def training(self, example: Example) -> Encoded:
         """Prompt, answer and stop. The answer and the stop are supervised, and never cut; what an answer says of a
@@ -45,6 +61,61 @@ class Encoder:
         self._check_limit(len(encoded.ids) + len(self.chat.lead) + len(answer) + 1, example)
         return replace(encoded, ids=(*encoded.ids, *self.chat.lead, *answer, self.chat.stop))
 
+    def _fitted(self, messages: Sequence[Message], example: Example) -> list[PlacedImage]:
+        """The images of a row, resized so that they and its text take no more than `max_length` tokens.
+
+        They may take half of it at least, whatever the text: that can be shortened. Where they come to stand is not
+        known yet. RenderError when they take more even at the least size that they may have.
+        """
+        paths = [part.path for message in messages for part in message.parts if isinstance(part, ImagePart)]
+        if not paths:
+            return []
+        if self.vision is None:
+            raise RenderError(
+                f"{example.row.place}: has an image, but the model reads text alone; choose one that reads images, "
+                'such as Qwen/Qwen2-VL-2B-Instruct, or leave images out with data.columns={image: ""}'
+            )
+        try:
+            facts = [image_facts(path) for path in paths]
+            found = [self._sized(path, told, example) for path, told in zip(paths, facts, strict=True)]
+            room = self._room(messages)
+            if sum(image.tokens for image in found) > room:
+                most = room // len(paths) * self.vision.unit**2
+                found = [self._sized(path, told, example, most) for path, told in zip(paths, facts, strict=True)]
+        except DataError as error:
+            raise DataError(f"{example.row.place}: {error}") from None
+        taken = sum(image.tokens for image in found)
+        if taken > room:
+            raise RenderError(
+                f"{example.row.place}: {len(paths)} images take {taken} tokens, but data.max_length leaves {room} for "
+                "them; raise it, or lower data.min_pixels or data.image_size"
+            )
+        return found
+
+    def _room(self, messages: Sequence[Message]) -> int:
+        texts = [p.text for m in messages for p in m.parts if isinstance(p, TextPart) and p.shrinkable]
+        text = sum(len(self.chat.tokenizer.encode(text)) for text in texts)
+        return max(self.max_length - text, self.max_length // 2)
+
+    def _sized(self, path: str, facts: ImageFacts, example: Example, most: int | None = None) -> PlacedImage:
+        assert self.vision is not None
+        assert self.images is not None
+        if most is not None:
+            most = max(most, self.images.min_pixels)
+        height, width = self.vision.fitted(facts.height, facts.width, self.images, most)
+        rows, columns = self.vision.tokens(height, width)
+        return PlacedImage(path, facts.digest, height, width, rows, columns, -1, example.row.place)
+
+    def _placed(self, images: Sequence[PlacedImage], ids: Sequence[int]) -> tuple[PlacedImage, ...]:
+        """The images where their tokens stand; no text becomes such a token."""
+        placed = []
+        at = 0
+        for image in images:
+            at = ids.index(self.chat.image, at)
+            placed.append(replace(image, start=at))
+            at += image.tokens
+        return tuple(placed)
+
     def _check_limit(self, length: int, example: Example) -> None:
         if length > self.limit:
             raise RenderError(
@@ -52,38 +123,48 @@ class Encoder:
                 "lower data.max_length, or shorten the instruction, the labels or the answer"
             )
 
-    def _shortened(self, messages: Sequence[Message]) -> tuple[list[Message], int, tuple[int, int] | None]:
-        """Messages whose shrinkable part fits; tokens left out; where they stood. A task has one shrinkable part."""
+    def _shortened(self, messages: Sequence[Message], room: int) -> tuple[list[Message], int, tuple[int, int] | None]:
+        """Messages whose shrinkable part takes at most `room` tokens; tokens left out; where they stood. A task has one
+        shrinkable part."""
         removed, gap = 0, None
         out = []
         for message in messages:
-            parts = []
+            parts: list[TextPart | ImagePart] = []
             for part in message.parts:
-                if part.shrinkable:
-                    text, removed, gap = self._shorten(part.text)
+                if isinstance(part, TextPart) and part.shrinkable:
+                    text, removed, gap = self._shorten(part.text, room)
                     part = TextPart(text, shrinkable=True)
                 parts.append(part)
             out.append(Message(message.role, tuple(parts)))
         return out, removed, gap
 
-    def _shorten(self, text: str) -> tuple[str, int, tuple[int, int] | None]:
-        """Head and tail of a text that is longer than `max_length`, how many tokens were left out, and where."""
+    def _shorten(self, text: str, room: int) -> tuple[str, int, tuple[int, int] | None]:
+        """Head and tail of a text that is longer than `room`, how many tokens were left out, and where."""
         # A token is at least one byte, and a code point at most four, which a normal form can make twelve (UAX 15).
-        if len(text) * 12 <= self.max_length:
+        if len(text) * 12 <= room:
             return text, 0, None
         spans = self.chat.tokenizer.spans(text)
-        if len(spans) <= self.max_length:
+        if len(spans) <= room:
             return text, 0, None
-        keep = self.max_length - len(self.chat.tokenizer.encode(CUT_MARK))
+        keep = room - len(self.chat.tokenizer.encode(CUT_MARK))
         while keep > 1:
             end, start = spans[keep - keep // 2 - 1][1], spans[-(keep // 2)][0]
             short = text[:end] + CUT_MARK + text[start:]
-            over = len(self.chat.tokenizer.encode(short)) - self.max_length
+            over = len(self.chat.tokenizer.encode(short)) - room
             if over <= 0:
                 return short, sum(end <= first and last <= start for first, last in spans), (end, start)
             # Tokens merge differently at the seam, and a character of several tokens stays whole.
             keep -= over
         return CUT_MARK, len(spans), (0, len(text))
+
+
+def _with_tokens(messages: Sequence[Message], images: Sequence[PlacedImage]) -> list[Message]:
+    """The messages, each image with the number of its tokens."""
+    sizes: Iterator[int] = iter([image.tokens for image in images])
+    return [
+        Message(m.role, tuple(replace(p, tokens=next(sizes)) if isinstance(p, ImagePart) else p for p in m.parts))
+        for m in messages
+    ]
 
 
 def shortening_note(examples: Sequence[Example], encoded: Sequence[Encoded], task: Task, split: str) -> str | None:

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from weitiao.types import Encoded, PlacedImage
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,17 @@ class PackRow:
     """For training: the id wanted after each token of `keep`."""
     parents: tuple[int, ...] | None = None
     """For a tree behind a prompt: index of each token's predecessor, -1 for the first. None: a plain sequence."""
+    images: tuple[PlacedImage, ...] = ()
+    """In the order of their tokens; their `start` is an index into `ids`. None stands behind a fork of a tree."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a row asks behind the prefix."""
+
+    ids: tuple[int, ...]
+    images: tuple[PlacedImage, ...] = ()
+    """Their `start` is an index into `ids`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +85,17 @@ def pack(prefix: Sequence[int], rows: Sequence[PackRow], tokens_per_pack: int) -
     return [(Pack(tuple(prefix), tuple(rows[i] for i in members)), members) for members in grouped]
 
 
-def training_row(ids: Sequence[int], prompt_length: int, prefix_length: int) -> PackRow:
+def training_row(encoded: Encoded, prefix_length: int) -> PackRow:
     """Row of an encoded example: each answer token is read at the token before it; the last token is only a label."""
-    own = tuple(ids[prefix_length:-1])
-    first = prompt_length - 1 - prefix_length
-    return PackRow(own, tuple(range(first, len(own))), tuple(ids[prompt_length:]))
+    own = encoded.ids[prefix_length:-1]
+    first = encoded.prompt_length - 1 - prefix_length
+    return PackRow(own, tuple(range(first, len(own))), encoded.answer, images=_own_images(encoded, prefix_length))
+
+
+def prompt_row(encoded: Encoded, prefix_length: int, lead: Sequence[int] = ()) -> Prompt:
+    """What an encoded prompt has of its own, and the ids that lead to every answer."""
+    return Prompt((*encoded.prompt[prefix_length:], *lead), _own_images(encoded, prefix_length))
+
+
+def _own_images(encoded: Encoded, prefix_length: int) -> tuple[PlacedImage, ...]:
+    return tuple(replace(image, start=image.start - prefix_length) for image in encoded.images)

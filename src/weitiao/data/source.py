@@ -26,15 +26,21 @@ def read_rows(path: str | Path, data: DataSection) -> list[Row]:
 def iter_rows(path: str | Path, data: DataSection) -> Iterator[Row]:
     """Rows of a data file as they are read; DataError when there are none or the file cannot be used."""
     file = data_file(path)
+    root = image_root(file, data)
     row = None
     try:
         for line, fields in _format_of(file).read(file, data.encoding):
-            row = Row(fields, str(file), line, data.columns)
+            row = Row(fields, str(file), line, data.columns, root)
             yield row
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error})") from None
     if row is None:
         raise DataError(f"{file}: holds no rows; wanted at least one")
+
+
+def image_root(file: Path, data: DataSection) -> str:
+    """Folder below which the images of a data file must lie."""
+    return data.images or str(file.parent)
 
 
 def data_file(path: str | Path) -> Path:

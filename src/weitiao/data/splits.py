@@ -1,8 +1,8 @@
 """A data section as typed examples in three splits, no text in two of them.
 
-Two texts are the same when they agree after NFKC and with white space collapsed. Where splits are files or a field of
-the rows, a text keeps its place in test before validation before train and is left out of the others; shares of the
-train file are drawn text by text, so that nothing has to be left out.
+Two texts are the same when they agree after NFKC and with white space collapsed, and so do the images beside them.
+Where splits are files or a field of the rows, a text keeps its place in test before validation before train and is left
+out of the others; shares of the train file are drawn text by text, so that nothing has to be left out.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from operator import itemgetter
 from weitiao.config import DataSection
 from weitiao.data.source import data_file, read_rows
 from weitiao.errors import ConfigError, DataError
+from weitiao.images import image_facts
 from weitiao.tasks.base import Example, Task, TaskOptions, task_class
 from weitiao.types import Row
 
@@ -62,6 +63,15 @@ def load(data: DataSection, options: TaskOptions, seed: int) -> tuple[Task, Spli
 def text_key(text: str) -> str:
     """What two texts have in common when they are the same."""
     return " ".join(unicodedata.normalize("NFKC", text).split())
+
+
+def row_key(example: Example) -> str:
+    """What two rows have in common when their texts and their images are the same."""
+    try:
+        images = [image_facts(path).digest for path in example.images]
+    except DataError as error:
+        raise DataError(f"{example.row.place}: {error}") from None
+    return "\0".join([text_key(example.text), *images])
 
 
 def fingerprint(data: DataSection) -> dict[str, str]:
@@ -129,12 +139,12 @@ def _split_of(row: Row, name: str) -> str:
 def _leave_out_shared(splits: Splits, source: str) -> None:
     """Take texts out of validation and train that an earlier split of `NAMES` has, with a note."""
     for keeps in ("test", "validation"):
-        texts = {text_key(example.text) for example in getattr(splits, keeps)}
+        texts = {row_key(example) for example in getattr(splits, keeps)}
         for name in NAMES[NAMES.index(keeps) + 1 :]:
             examples: list[Example] = getattr(splits, name)
-            shared = [example for example in examples if text_key(example.text) in texts]
+            shared = [example for example in examples if row_key(example) in texts]
             if shared:
-                setattr(splits, name, [example for example in examples if text_key(example.text) not in texts])
+                setattr(splits, name, [example for example in examples if row_key(example) not in texts])
                 splits.notes.append(
                     f"{_count(len(shared), name)} left out, as the {keeps} {source} "
                     f"{'have' if source == 'rows' else 'has'} the same text (first {shared[0].row.place})"
@@ -158,7 +168,7 @@ def _hold_out_shares(splits: Splits, data: DataSection, task: Task, seed: int) -
 def _groups(examples: Sequence[Example]) -> list[Group]:
     groups: dict[str, Group] = defaultdict(list)
     for position, example in enumerate(examples):
-        groups[text_key(example.text)].append(position)
+        groups[row_key(example)].append(position)
     return list(groups.values())
 
 
@@ -242,7 +252,7 @@ def _repeats(examples: Sequence[Example], task: Task) -> list[str]:
     seen: dict[str, dict[str, str]] = defaultdict(dict)
     repeated: list[str] = []
     for example in examples:
-        answers = seen[text_key(example.text)]
+        answers = seen[row_key(example)]
         answer = json.dumps(task.record(example.answer), ensure_ascii=False, sort_keys=True, default=str)
         if answer in answers:
             repeated.append(example.row.place)

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from weitiao.data.collate import Batch
-from weitiao.engine.attention_plan import NAME, AttentionPlan, Way
+from weitiao.engine.attention_plan import NAME, AttentionPlan, CachePlan, Way
+from weitiao.engine.image_features import ImageFeatures
 from weitiao.engine.supervised_loss import answer_loss
+from weitiao.types import PlacedImage
 
 
 class Forward:
     """Computes batches with a Hugging Face causal model, with or without PEFT's layers inside.
 
-    model: the `…ForCausalLM` itself. way: how packs attend.
+    model: the `…ForCausalLM` or `…ForConditionalGeneration` itself. way: how packs attend. images: what its vision
+    tower gives; None for a model that reads text alone.
     """
 
-    def __init__(self, model: Any, way: Way = "rows") -> None:
-        self.model, self.way = model, way
+    def __init__(self, model: Any, way: Way = "rows", images: ImageFeatures | None = None) -> None:
+        self.model, self.way, self.images = model, way, images
         self.body, self.head = model.get_decoder(), model.get_output_embeddings()
         # Where tokens go in; a model that is spread over cards gives its states on another one.
         self.device: torch.device = model.get_input_embeddings().weight.device
@@ -26,15 +31,54 @@ class Forward:
     def hidden(self, batch: Batch) -> torch.Tensor:
         """Last hidden states after the final norm, [N, H], at the batch's `keep`."""
         batch = batch.to(self.device)
-        inputs: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.positions, "use_cache": False}
+        inputs = self._embedded(batch.input_ids, batch.images, batch.image_places)
         if batch.packed:
-            use_attention(self.model, NAME)
+            use_attention(self.body, NAME)
             inputs["attention_plan"] = AttentionPlan.of(batch, self.way)
         else:
-            use_attention(self.model, "sdpa")
+            use_attention(self.body, "sdpa")
             inputs["attention_mask"] = _padding_mask(batch)
-        states = self.body(**inputs).last_hidden_state
+        states = self.body(**inputs, position_ids=batch.positions, use_cache=False).last_hidden_state
         return states.flatten(0, 1)[batch.keep.to(states.device)]
+
+    def step(
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        mask: torch.Tensor,
+        cache: Any,
+        images: Sequence[PlacedImage] = (),
+        image_places: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Last hidden states [B, new, H] of new tokens; their K/V is appended to `cache`, a `DynamicCache`.
+
+        ids: int64 [B, new]. positions, images, image_places: as in a `Batch`. mask: bool [B, 1, new, cached + new],
+        True where a token may look.
+        """
+        use_attention(self.body, NAME)
+        places = None if image_places is None else image_places.to(self.device)
+        inputs = self._embedded(ids.to(self.device), images, places)
+        inputs[self._cache_name] = cache
+        plan = CachePlan(mask.to(self.device))
+        positions = positions.to(self.device)
+        return self.body(**inputs, position_ids=positions, use_cache=True, attention_plan=plan).last_hidden_state
+
+    @property
+    def _cache_name(self) -> str:
+        # transformers 5.24 renames it.
+        return "cache" if "cache" in inspect.signature(self.body.forward).parameters else "past_key_values"
+
+    def _embedded(
+        self, ids: torch.Tensor, images: Sequence[PlacedImage], places: torch.Tensor | None
+    ) -> dict[str, Any]:
+        """The ids, or their embeddings with the images' features in place."""
+        if not images:
+            return {"input_ids": ids}
+        assert self.images is not None, "a batch with images needs a model that reads them"
+        embedded = self.model.get_input_embeddings()(ids)
+        features = self.images.features(images).to(embedded)
+        flat = embedded.flatten(0, 1).index_copy(0, places, features)
+        return {"inputs_embeds": flat.view_as(embedded)}
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Sum of the answer tokens' cross-entropies, float32 scalar."""
@@ -45,12 +89,13 @@ class Forward:
         return self.head(hidden).float().log_softmax(-1)
 
 
-def use_attention(model: Any, name: str) -> None:
-    """Set the model's attention function, when it is another."""
-    if model.config._attn_implementation != name:
-        model.set_attn_implementation(name)
+def use_attention(body: Any, name: str) -> None:
+    """Set the decoder's attention function, when it is another; that of a vision tower stays."""
+    if body.config._attn_implementation != name:
+        body.set_attn_implementation(name)
 
 
 def _padding_mask(batch: Batch) -> torch.Tensor:
-    lengths = torch.tensor(batch.lengths, device=batch.positions.device) + batch.prefix_length
-    return (batch.positions < lengths[:, None]).long()
+    lengths = torch.tensor(batch.lengths, device=batch.input_ids.device) + batch.prefix_length
+    places = torch.arange(batch.input_ids.shape[1], device=lengths.device)
+    return (places < lengths[:, None]).long()

@@ -16,6 +16,7 @@ SAFETY = 0.85
 
 def activation_bytes(config: Any, tokens: int) -> int:
     """Estimated bytes that a forward pass over `tokens` keeps for the backward pass, without recomputation."""
+    config = config.get_text_config()
     hidden, inner = config.hidden_size, config.intermediate_size
     # 12 tensors as wide as the model (three of them float32 in norms), 5 as wide as the MLP.
     per_layer = 2 * (12 * hidden + 3 * hidden + 5 * inner)

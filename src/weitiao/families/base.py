@@ -17,6 +17,7 @@ from weitiao.config import nearest
 from weitiao.errors import ConfigError, ModelError
 from weitiao.families.chat_format import ChatFormat
 from weitiao.families.tokenizer import TextTokenizer
+from weitiao.families.vision import Vision
 
 LINEAR_LAYERS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """Names of the linear layers in models of Llama's build."""
@@ -31,6 +32,10 @@ class Family:
     """Linear layers that get an adapter by default."""
     lora_aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Other names that users know linear layers by → the names here."""
+    vision: Callable[[Path], Vision] | None = None
+    """What is said of images in a model's folder; None for a family that reads text alone."""
+    vision_targets: tuple[str, ...] = ()
+    """Linear layers in the blocks of the vision tower."""
 
 
 @cache
@@ -82,6 +87,7 @@ def model_config(folder: Path) -> dict[str, Any]:
 def context_length(folder: Path) -> int:
     """Tokens that the model in `folder` can take."""
     config = model_config(folder)
+    config = config.get("text_config") or config
     # `seq_length` is what the first GLM-4 calls it.
     length = config.get("max_position_embeddings") or config.get("seq_length") or 1 << 20
     if not isinstance(length, int):

@@ -5,6 +5,7 @@ does, and it is not the same as encoding the content apart (2–12 % of rows dif
 
     ChatML   <|im_start|> "system\\n{content}" <|im_end|> "\\n" <|im_start|> "user\\n{content}" <|im_end|> "\\n"
              <|im_start|> "assistant\\n" | answer <|im_end|>
+    Qwen-VL  … <|im_start|> "user\n" <|vision_start|> <|image_pad|> × its tokens <|vision_end|> "{content}" <|im_end|> …
     GLM-4    [gMASK] <sop> <|system|> "\\n{content}" <|user|> "\\n{content}" <|assistant|> | "\\n" answer <|user|>
 """
 
@@ -17,7 +18,7 @@ from functools import lru_cache
 
 from weitiao.errors import RenderError
 from weitiao.families.tokenizer import TextTokenizer
-from weitiao.types import Message
+from weitiao.types import ImagePart, Message
 
 Piece = int | str
 """A control id, or a stretch of text."""
@@ -49,6 +50,27 @@ class ChatFormat(ABC):
     @abstractmethod
     def pieces(self, messages: Sequence[Message]) -> list[Piece]:
         """The prompt: every message, then the header of the answer."""
+
+    @property
+    def image(self) -> int:
+        """Id that stands once for each token of an image. RenderError when the model reads no images."""
+        raise RenderError("the model reads text alone; choose one that reads images, such as Qwen/Qwen2-VL-2B-Instruct")
+
+    def image_pieces(self, tokens: int) -> list[Piece]:
+        """An image in a message."""
+        return [self.image] * tokens
+
+    def stretches(self, header: str, message: Message) -> list[Piece]:
+        """A message's header and content: one stretch, or more where images part it."""
+        pieces: list[Piece] = []
+        text = header
+        for part in message.parts:
+            if isinstance(part, ImagePart):
+                pieces += [*([text] if text else []), *self.image_pieces(part.tokens)]
+                text = ""
+            else:
+                text += part.text
+        return [*pieces, text] if text else pieces
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the prompt.
@@ -90,8 +112,20 @@ class ChatML(ChatFormat):
         start = self.tokenizer.control("<|im_start|>")
         pieces: list[Piece] = []
         for message in messages:
-            pieces += [start, f"{message.role}\n{message.text}", self.stop, "\n"]
+            pieces += [start, *self.stretches(f"{message.role}\n", message), self.stop, "\n"]
         return [*pieces, start, "assistant\n"]
+
+
+class ChatMLWithImages(ChatML):
+    """ChatML of Qwen2-VL and Qwen2.5-VL."""
+
+    @property
+    def image(self) -> int:
+        return self.tokenizer.control("<|image_pad|>")
+
+    def image_pieces(self, tokens: int) -> list[Piece]:
+        start, end = map(self.tokenizer.control, ("<|vision_start|>", "<|vision_end|>"))
+        return [start, *[self.image] * tokens, end]
 
 
 class ChatMLWithoutThinking(ChatML):
@@ -122,6 +156,6 @@ class Glm4(ChatFormat):
         control = self.tokenizer.control
         pieces: list[Piece] = [control("[gMASK]"), control("<sop>")]
         for message in messages:
-            if message.text:
-                pieces += [control(f"<|{message.role}|>"), f"\n{message.text}"]
+            if not message.empty:
+                pieces += [control(f"<|{message.role}|>"), *self.stretches("\n", message)]
         return [*pieces, control("<|assistant|>")]

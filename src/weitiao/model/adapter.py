@@ -17,6 +17,10 @@ from weitiao.families.base import Family
 from weitiao.model.chatglm_adapter import has_old_names, part_rows, write_native
 from weitiao.model.quiet import quiet
 
+TOWER = r".*\bvisual\b.*"
+OUTSIDE_BLOCKS = r".*\bvisual\b\.(?!blocks).*"
+"""What of a model with a vision tower gets no adapter (PEFT's `exclude_modules`)."""
+
 
 def add_lora(model: Any, lora: LoraSection, family: Family, seed: int) -> Any:
     """A `PeftModel` around `model` with fresh adapters: A random by the seed, B zero, both float32.
@@ -27,11 +31,17 @@ def add_lora(model: Any, lora: LoraSection, family: Family, seed: int) -> Any:
 
     targets = [name for target in lora.target_modules or family.lora_targets for name in native(target, family)]
     check_targets(model, targets)
+    left_out = None if family.vision is None else OUTSIDE_BLOCKS if lora.vision_tower else TOWER
+    if lora.vision_tower:
+        if family.vision is None:
+            raise ConfigError("key `lora.vision_tower` is true, but the model has no vision tower; leave it out")
+        targets = list(dict.fromkeys([*targets, *family.vision_targets]))
     config = LoraConfig(
         r=lora.r,
         lora_alpha=lora.lora_alpha,
         lora_dropout=lora.lora_dropout,
         target_modules=targets,
+        exclude_modules=left_out,
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)

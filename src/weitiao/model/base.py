@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from weitiao.config import ModelSection
+from weitiao.config import DataSection, ModelSection
 from weitiao.data.encode import Encoder
 from weitiao.families.base import Family, context_length, family_of
 from weitiao.families.chat_format import ChatFormat
 from weitiao.families.tokenizer import TextTokenizer
+from weitiao.families.vision import Vision
 from weitiao.model.files import fingerprint, model_folder
+from weitiao.run_folder import ImageLimits
 from weitiao.tasks.base import Task
 
 
@@ -30,8 +32,17 @@ class Base:
         """Names the weights; ModelError when their files are damaged."""
         return fingerprint(self.folder)
 
-    def encoder(self, task: Task, max_length: int) -> Encoder:
-        return Encoder(task, self.chat, max_length, context_length(self.folder))
+    @cached_property
+    def vision(self) -> Vision | None:
+        """How it sees images; None when it reads text alone."""
+        return self.family.vision(self.folder) if self.family.vision else None
+
+    def image_limits(self, data: DataSection) -> ImageLimits | None:
+        """How images are resized, by a config."""
+        return self.vision.limits(data) if self.vision else None
+
+    def encoder(self, task: Task, max_length: int, images: ImageLimits | None) -> Encoder:
+        return Encoder(task, self.chat, max_length, context_length(self.folder), self.vision, images)
 
 
 def open_base(section: ModelSection) -> Base:

@@ -23,13 +23,16 @@ def model_folder(section: ModelSection) -> Path:
     return converted(path, section.cache_dir) if path.suffix == ".gguf" else path
 
 
-def fingerprint(folder: Path) -> str:
-    """Names the weights of a folder: SHA-256 over each tensor's name, type, shape and first 4 KiB.
+def fingerprint(folder: Path, within: str = "") -> str:
+    """Names the weights of a folder, or those whose names have `within` in them: SHA-256 over each tensor's name, type,
+    shape and first 4 KiB.
 
     Reads a few MiB of any model; another training changes every tensor, so it is told apart.
     """
     digest = hashlib.sha256()
     for name, (kind, shape, sample) in sorted(_all_tensors(folder).items()):
+        if within not in name:
+            continue
         digest.update(f"{name} {kind} {shape}".encode() + sample)
     return digest.hexdigest()
 

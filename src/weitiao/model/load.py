@@ -33,15 +33,19 @@ def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
 
 
 def load_model(folder: Path, device: torch.device, dtype: torch.dtype, kind: Kind = "one") -> Any:
-    """The `…ForCausalLM` of a Hugging Face folder, frozen, in evaluation mode. Raises ModelError when unreadable.
+    """The `…ForCausalLM` of a Hugging Face folder, or with a vision tower its `…ForConditionalGeneration`; frozen, in
+    evaluation mode. Raises ModelError when unreadable.
 
     kind: how its weights are placed, see `placement.py`.
     """
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
     from_pretrained: Any = AutoModelForCausalLM.from_pretrained
-    if model_config(folder).get("model_type") == "chatglm":
+    config = model_config(folder)
+    if "vision_config" in config:
+        from_pretrained = AutoModelForImageTextToText.from_pretrained
+    elif config.get("model_type") == "chatglm":
         from weitiao.model import chatglm
 
         from_pretrained = chatglm.from_pretrained

@@ -27,6 +27,9 @@ ROOM = 4 * GIB
 NF4_BYTES = 0.53
 """Bytes of an element in 4 bits, its share of the doubly quantised scales with it."""
 
+WHOLE = ("visual",)
+"""Parts of a model that are never stored in 4 bits: a vision tower is small, and what it loses is lost for good."""
+
 
 @dataclass(frozen=True)
 class Placement:
@@ -47,6 +50,7 @@ def load_options(kind: Kind, device: torch.device, dtype: torch.dtype) -> dict[s
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=dtype,
+            llm_int8_skip_modules=[*WHOLE, "lm_head"],
         )
         return {"quantization_config": config, "device_map": {"": device}}
     # Tensor by tensor onto the card: the host never holds the model.
@@ -105,7 +109,7 @@ def weight_sizes(folder: Path, dtype: torch.dtype) -> dict[str, int]:
         for size in shape:
             count *= size
         whole += count * dtype.itemsize
-        linear = len(shape) == 2 and not any(part in name for part in ("embed", "lm_head", "output_layer"))
+        linear = len(shape) == 2 and not any(part in name for part in ("embed", "lm_head", "output_layer", *WHOLE))
         quantized += count * (NF4_BYTES if linear else dtype.itemsize)
     return {"one": int(whole), "nf4": int(quantized)}
 

@@ -37,7 +37,7 @@ def open_folder(run: str | Path) -> AdapterFolder:
     options = task_options(told.task, f"{path / TASK_FILE}: task")
     task = task_class(options.name)(options)
     base = _base(path, told)
-    return AdapterFolder(path, told, base, task, base.encoder(task, told.max_length))
+    return AdapterFolder(path, told, base, task, base.encoder(task, told.max_length, told.images))
 
 
 def _base(path: Path, told: TaskFile) -> Base:

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from weitiao.engine.attention_plan import NAME, CachePlan
-from weitiao.engine.forward import Forward, use_attention
-from weitiao.prediction.grammar import Matchers
+from weitiao.data.collate import image_places, row_positions
+from weitiao.data.pack import PackRow, Prompt
+from weitiao.engine.forward import Forward
+from weitiao.prediction.grammar import Allowed
 
 LOOK = 16
 """Tokens between two looks at whether a row repeats itself."""
@@ -42,7 +43,7 @@ class Decoder:
         cache = DynamicCache()
         if prefix:
             size = len(prefix)
-            self._step(
+            self.forward.step(
                 torch.tensor([list(prefix)]),
                 torch.arange(size)[None],
                 torch.ones(size, size, dtype=torch.bool).tril()[None, None],
@@ -54,19 +55,18 @@ class Decoder:
     def decode(
         self,
         prefix: DynamicCache,
-        prompts: Sequence[Sequence[int]],
-        matchers: Matchers,
+        prompts: Sequence[Prompt],
+        matchers: Allowed,
         spent: Callable[[int, list[int]], bool] = lambda row, ids: False,
         advance: Callable[[int], None] = lambda rows: None,
     ) -> list[Decoded]:
-        """Answers to `prompts` (their ids behind the prefix), in order.
+        """Answers to `prompts`, in order.
 
         spent: told now and then of a row's tokens; a row for which it is true gets no more. advance: told of rows done.
         """
         shared = prefix.get_seq_length()
-        lengths = torch.tensor([len(prompt) for prompt in prompts])
         cache = _repeated(prefix, len(prompts))
-        logits, seen = self._prefill(prompts, lengths, shared, cache)
+        logits, seen, after = self._prefill(prompts, shared, cache)
         out = [Decoded([], 0.0, complete=False) for _ in prompts]
         rows = list(range(len(prompts)))
         ended: set[int] = set()
@@ -92,45 +92,40 @@ class Decoder:
             if len(running) * 2 <= len(rows):
                 rows = [rows[at] for at in running]
                 tokens = [tokens[at] for at in running]
-                lengths, seen = lengths[running], seen[running]
+                after, seen = after[running], seen[running]
                 matchers.keep(running)
                 cache.batch_select_indices(torch.tensor(running))
             seen = torch.cat([seen, torch.ones(len(rows), 1, dtype=torch.bool)], dim=1)
-            positions = (shared + lengths + count)[:, None]
-            states = self._step(torch.tensor(tokens)[:, None], positions, seen[:, None, None], cache)
+            positions = (after + count)[:, None]
+            states = self.forward.step(torch.tensor(tokens)[:, None], positions, seen[:, None, None], cache)
             logits = self.forward.head(states[:, -1]).float()
         return out
 
     def _prefill(
-        self, prompts: Sequence[Sequence[int]], lengths: torch.Tensor, shared: int, cache: DynamicCache
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits behind each prompt [B, V], and which cached tokens each row may see, bool [B, shared + S]."""
+        self, prompts: Sequence[Prompt], shared: int, cache: DynamicCache
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits behind each prompt [B, V]; which cached tokens each row may see, bool [B, shared + S]; the position of
+        the token behind each prompt, int64 [B]."""
+        lengths = torch.tensor([len(prompt.ids) for prompt in prompts])
         width = int(lengths.max())
         ids = torch.zeros(len(prompts), width, dtype=torch.long)
+        positions = torch.zeros(3, len(prompts), width, dtype=torch.long)
+        places: list[int] = []
         for at, prompt in enumerate(prompts):
-            ids[at, : len(prompt)] = torch.tensor(prompt)
+            ids[at, : len(prompt.ids)] = torch.tensor(prompt.ids)
+            positions[:, at, : len(prompt.ids)] = shared + row_positions(PackRow(prompt.ids, (), images=prompt.images))
+            places += [at * width + place for place in image_places(prompt.images)]
+        after = positions.amax((0, 2)) + 1
         causal = torch.ones(width, width, dtype=torch.bool).tril()
         mask = torch.cat([torch.ones(width, shared, dtype=torch.bool), causal], dim=1)[None, None]
-        positions = (shared + torch.arange(width)).expand(len(prompts), width)
-        states = self._step(ids, positions, mask, cache)
+        images = [image for prompt in prompts for image in prompt.images]
+        # Without images, the three agree.
+        where = positions if images else positions[0]
+        states = self.forward.step(ids, where, mask, cache, images, torch.tensor(places, dtype=torch.long))
         last = states[torch.arange(len(prompts)), (lengths - 1).to(states.device)]
         real = torch.arange(width) < lengths[:, None]
         seen = torch.cat([torch.ones(len(prompts), shared, dtype=torch.bool), real], dim=1)
-        return self.forward.head(last).float(), seen
-
-    def _step(
-        self, ids: torch.Tensor, positions: torch.Tensor, mask: torch.Tensor, cache: DynamicCache
-    ) -> torch.Tensor:
-        """Hidden states [B, new, H] of new tokens; their K/V is appended to the cache."""
-        use_attention(self.forward.model, NAME)
-        device = self.forward.device
-        return self.forward.body(
-            input_ids=ids.to(device),
-            position_ids=positions.to(device),
-            past_key_values=cache,
-            use_cache=True,
-            attention_plan=CachePlan(mask.to(device)),
-        ).last_hidden_state
+        return self.forward.head(last).float(), seen, after
 
 
 def _repeated(prefix: DynamicCache, rows: int) -> DynamicCache:

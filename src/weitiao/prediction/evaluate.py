@@ -100,7 +100,7 @@ def evaluate(
             ("test", splits.test, splits.train) if splits.test else ("validation", splits.validation, splits.train)
         )
     if data is not None:
-        told = {"encoding": folder.told.encoding, "columns": folder.told.columns}
+        told = {"encoding": folder.told.encoding, "columns": folder.told.columns, "images": None}
         section = config.data.model_copy(update=told)
         split, test = str(data), [folder.task.example(row) for row in read_rows(str(data), section)]
     if not test:

@@ -23,11 +23,17 @@ WRITERS = (".jsonl", ".csv")
 
 
 def predict_file(
-    run: str | Path, source: str, output: Path | None, screen: Screen, abstain_below: float | None = None
+    run: str | Path,
+    source: str,
+    output: Path | None,
+    screen: Screen,
+    abstain_below: float | None = None,
+    images: str | None = None,
 ) -> None:
     """Answer every row of `source`; '-' reads standard input, a JSON object or a bare text a line.
 
     output: .jsonl or .csv, written whole or not at all; None: JSON lines on standard output.
+    images: folder of the rows' images; by default that of `source`, or the working directory.
     abstain_below: an answer of a lower probability is not given (`evaluate.prediction_record`).
     Raises DataError for a row that has no text, or an output of another kind.
     """
@@ -41,8 +47,8 @@ def predict_file(
         raise DataError(f"{output}: is a folder; name a file in it")
     folder = open_folder(run)
     columns = folder.told.columns
-    section = DataSection(train=source, columns=columns, encoding=folder.told.encoding)  # type: ignore[call-arg]
-    rows = _standard_input(columns) if source == "-" else read_rows(source, section)
+    section = DataSection(train=source, columns=columns, encoding=folder.told.encoding, images=images)  # type: ignore[call-arg]
+    rows = _standard_input(columns, images or ".") if source == "-" else read_rows(source, section)
     examples = [folder.task.example(row, labelled=False) for row in rows]
 
     from weitiao.prediction.predictor import Predictor  # torch takes seconds to import
@@ -67,7 +73,7 @@ def predict_file(
     screen.note(f"{len(records)} rows in {output}")
 
 
-def _standard_input(columns: Mapping[str, str]) -> list[Row]:
+def _standard_input(columns: Mapping[str, str], images: str) -> list[Row]:
     rows = []
     for number, raw in enumerate(sys.stdin.buffer, 1):
         place = f"standard input:{number}"
@@ -79,7 +85,7 @@ def _standard_input(columns: Mapping[str, str]) -> list[Row]:
             continue
         is_json = line.lstrip().startswith("{")
         fields = jsonl.record(line, place) if is_json else {columns.get("text", "text"): line}
-        rows.append(Row(fields, "standard input", number, columns))
+        rows.append(Row(fields, "standard input", number, columns, images))
     if not rows:
         raise DataError("standard input: holds no rows; wanted a JSON object or a text a line")
     return rows

@@ -1,9 +1,10 @@
-"""Which tokens may come next under a task's grammar, by llguidance."""
+"""Which tokens may come next: under a task's grammar, by llguidance, or in free text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,6 +12,19 @@ import torch
 from weitiao.errors import ModelError, first_line
 from weitiao.families.tokenizer import TextTokenizer
 from weitiao.types import Grammar
+
+
+class Allowed(Protocol):
+    """Which tokens may come next in each row of a batch."""
+
+    def allowed(self) -> torch.Tensor:
+        """bool [rows, vocabulary], or [1, vocabulary] for all of them alike."""
+
+    def take(self, tokens: Sequence[int]) -> None:
+        """What came next in each row."""
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these rows alone."""
 
 
 class GrammarCompiler:
@@ -27,6 +41,14 @@ class GrammarCompiler:
 
     def matchers(self, grammars: Sequence[Grammar]) -> Matchers:
         return Matchers([Matcher(self._vocabulary, g, self.stop) for g in grammars], self.vocabulary)
+
+    @cached_property
+    def any_text(self) -> AnyText:
+        text = torch.zeros(1, self.vocabulary, dtype=torch.bool)
+        text[0, : min(self.vocabulary, self._tokenizer.size)] = True
+        text[0, [id for id in self._tokenizer.controls.values() if id < self.vocabulary]] = False
+        text[0, self.stop] = True
+        return AnyText(text)
 
 
 class Matcher:
@@ -74,3 +96,19 @@ class Matchers:
 
     def keep(self, rows: Sequence[int]) -> None:
         self._rows = [self._rows[row] for row in rows]
+
+
+class AnyText:
+    """Every token but control tokens, and the stop."""
+
+    def __init__(self, text: torch.Tensor) -> None:
+        self._text = text
+
+    def allowed(self) -> torch.Tensor:
+        return self._text
+
+    def take(self, tokens: Sequence[int]) -> None:
+        pass
+
+    def keep(self, rows: Sequence[int]) -> None:
+        pass

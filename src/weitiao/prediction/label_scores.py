@@ -12,7 +12,7 @@ A label's probability is its share of what all allowed labels have together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import takewhile
 
@@ -21,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from weitiao.data.collate import packed_batch
-from weitiao.data.pack import PackRow, pack
+from weitiao.data.pack import PackRow, Prompt, pack
 from weitiao.engine.forward import Forward
 from weitiao.engine.supervised_loss import CHUNK
 from weitiao.families.chat_format import ChatFormat
@@ -50,11 +50,11 @@ class LabelScorer:
     def choose(
         self,
         prefix: tuple[int, ...],
-        prompts: Sequence[tuple[int, ...]],
+        prompts: Sequence[Prompt],
         choices: Sequence[Choice],
         advance: Callable[[int], None] = lambda rows: None,
     ) -> list[Prediction]:
-        """A prediction for each prompt (its ids without the shared `prefix`); `advance` is told of rows done."""
+        """A prediction for each prompt behind the shared `prefix`; `advance` is told of rows done."""
         ones = [i for i, choice in enumerate(choices) if not choice.many]
         several = [i for i, choice in enumerate(choices) if choice.many]
         out: dict[int, Prediction] = {}
@@ -67,7 +67,7 @@ class LabelScorer:
     def _one(
         self,
         prefix: tuple[int, ...],
-        prompts: Sequence[tuple[int, ...]],
+        prompts: Sequence[Prompt],
         choices: Sequence[Choice],
         advance: Callable[[int], None],
     ) -> list[Prediction]:
@@ -79,7 +79,7 @@ class LabelScorer:
     def _many(
         self,
         prefix: tuple[int, ...],
-        prompts: Sequence[tuple[int, ...]],
+        prompts: Sequence[Prompt],
         choices: Sequence[Choice],
         advance: Callable[[int], None],
     ) -> list[Prediction]:
@@ -91,7 +91,8 @@ class LabelScorer:
         walks = [_Walk(choice) for choice in choices]
         while open_rows := [i for i, walk in enumerate(walks) if not walk.done]:
             stems, offers = zip(*(self._continuations(walks[i]) for i in open_rows), strict=True)
-            starts = [prompts[i] + stem for i, stem in zip(open_rows, stems, strict=True)]
+            asked = [prompts[i] for i in open_rows]
+            starts = [replace(prompt, ids=prompt.ids + stem) for prompt, stem in zip(asked, stems, strict=True)]
             for i, row in zip(open_rows, self.scores(prefix, starts, offers), strict=True):
                 walks[i].take(_shares(row))
                 if walks[i].done:
@@ -117,7 +118,7 @@ class LabelScorer:
     def scores(
         self,
         prefix: tuple[int, ...],
-        prompts: Sequence[tuple[int, ...]],
+        prompts: Sequence[Prompt],
         candidates: Sequence[tuple[Candidate, ...]],
         advance: Callable[[int], None] = lambda rows: None,
     ) -> list[Scores]:
@@ -125,7 +126,7 @@ class LabelScorer:
         pieces = [
             (i, part)
             for i, offers in enumerate(candidates)
-            for part in _parts(offers, self.batch_tokens - len(prefix) - len(prompts[i]))
+            for part in _parts(offers, self.batch_tokens - len(prefix) - len(prompts[i].ids))
         ]
         trees = [_tree(candidates[i][part]) for i, part in pieces]
         rows = [_row(prompts[i], tree) for (i, _), tree in zip(pieces, trees, strict=True)]
@@ -230,11 +231,12 @@ def _tree(candidates: tuple[Candidate, ...]) -> _Tree:
     return _Tree(tuple(ids), tuple(parents), nodes, tokens, numbers, np.array([owner for owner, _ in paths]))
 
 
-def _row(prompt: tuple[int, ...], tree: _Tree) -> PackRow:
-    last = len(prompt) - 1
+def _row(prompt: Prompt, tree: _Tree) -> PackRow:
+    last = len(prompt.ids) - 1
     chain = range(-1, last)
     nodes = tuple(range(last, last + len(tree.ids) + 1))
-    return PackRow(prompt + tree.ids, nodes, parents=(*chain, *(last + parent for parent in tree.parents)))
+    parents = (*chain, *(last + parent for parent in tree.parents))
+    return PackRow(prompt.ids + tree.ids, nodes, parents=parents, images=prompt.images)
 
 
 def _parts(candidates: tuple[Candidate, ...], room: int) -> Iterator[slice]:

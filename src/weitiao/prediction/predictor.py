@@ -14,20 +14,21 @@ from typing import Any
 import torch
 
 from weitiao.data.encode import Encoder
-from weitiao.data.pack import bins
+from weitiao.data.pack import Prompt, bins, prompt_row
 from weitiao.data.prefix import common_prefix
 from weitiao.engine.attention_plan import choose_way
 from weitiao.engine.forward import Forward
+from weitiao.engine.image_features import ImageFeatures, image_features
 from weitiao.model.adapter import open_adapter
 from weitiao.model.load import choose_device, choose_dtype, load_model
 from weitiao.model.placement import place
 from weitiao.prediction.adapter_folder import AdapterFolder, open_folder
 from weitiao.prediction.calibration import given, with_temperature
 from weitiao.prediction.decode import Decoded, Decoder
-from weitiao.prediction.grammar import GrammarCompiler
+from weitiao.prediction.grammar import Allowed, GrammarCompiler
 from weitiao.prediction.label_scores import LabelScorer
 from weitiao.tasks.base import Example, Task
-from weitiao.types import Choice, Grammar, Prediction, Row
+from weitiao.types import Choice, Constraint, Grammar, Prediction, Row
 
 Advance = Callable[[int], None]
 BATCH_TOKENS = 4096
@@ -41,13 +42,21 @@ def load(run: str | Path, device: str = "auto", dtype: str = "auto") -> Predicto
 
 class Predictor:
     def __init__(
-        self, task: Task, encoder: Encoder, model: Any, *, budget: int, batch_tokens: int, attention: str = "auto"
+        self,
+        task: Task,
+        encoder: Encoder,
+        model: Any,
+        *,
+        budget: int,
+        batch_tokens: int,
+        attention: str = "auto",
+        images: ImageFeatures | None = None,
     ) -> None:
-        """model: a PeftModel. budget: most tokens of a decoded answer."""
+        """model: a PeftModel. budget: most tokens of a decoded answer. images: for a model that reads them."""
         self.task, self.encoder, self.model = task, encoder, model
         base = model.get_base_model()
         weight = base.get_output_embeddings().weight
-        self.forward = Forward(base, choose_way(attention, weight.device, weight.dtype))
+        self.forward = Forward(base, choose_way(attention, weight.device, weight.dtype), images)
         self.batch_tokens = batch_tokens
         chat = encoder.chat
         self._labels = LabelScorer(self.forward, chat, batch_tokens)
@@ -65,26 +74,34 @@ class Predictor:
         # On a card, the weights that it was trained on, whatever would fit here; elsewhere there are no 4 bits.
         wanted = (folder.told.base.quantization or "auto") if where.type == "cuda" else "one"
         base = load_model(folder.base.folder, where, type_, place(wanted, folder.base.folder, where, type_).kind)
+        model = open_adapter(base, folder.path).eval()
         found = cls(
             folder.task,
             folder.encoder,
-            open_adapter(base, folder.path).eval(),
+            model,
             budget=folder.told.max_answer_tokens,
             batch_tokens=BATCH_TOKENS,
+            images=image_features(base, folder.base.folder, folder.told.base.cache_dir),
         )
         found.columns = folder.told.columns
         found.temperature = folder.told.temperature
         return found
 
-    def predict(self, rows: Sequence[Mapping[str, Any] | str], abstain_below: float | None = None) -> list[Prediction]:
+    def predict(
+        self,
+        rows: Sequence[Mapping[str, Any] | str],
+        abstain_below: float | None = None,
+        images: str | Path = ".",
+    ) -> list[Prediction]:
         """Answers to rows, given as mappings with the fields of the training file, or as bare texts.
 
+        images: folder that the paths of images are relative to, and below which they must lie.
         abstain_below: an answer of a lower probability is None; its `text` still says it.
         Raises DataError, which counts the rows from 1, for a row that is none.
         """
         whole = [{self.columns.get("text", "text"): row} if isinstance(row, str) else dict(row) for row in rows]
         examples = [
-            self.task.example(Row(fields, "rows", number, self.columns), labelled=False)
+            self.task.example(Row(fields, "rows", number, self.columns, str(images)), labelled=False)
             for number, fields in enumerate(whole, 1)
         ]
         return [given(answer, abstain_below) for answer in self.answer(examples)]
@@ -114,34 +131,39 @@ class Predictor:
 
     def _answer(self, examples: Sequence[Example], advance: Advance) -> list[Prediction]:
         encoded = [self.encoder.prompt(example) for example in examples]
+        if self.forward.images is not None:
+            self.forward.images.prepare([image for e in encoded for image in e.images])
         prefix = common_prefix(encoded)
-        prompts = [e.ids[len(prefix) :] + self.encoder.chat.lead for e in encoded]
+        prompts = [prompt_row(e, len(prefix), self.encoder.chat.lead) for e in encoded]
         normalize = self.encoder.chat.tokenizer.normalize
         constraints = [self.task.constraint(example, normalize) for example in examples]
         choices = [c for c in constraints if isinstance(c, Choice)]
         if len(choices) == len(examples):
             return self._labels.choose(prefix, prompts, choices, advance)
-        grammars = [c for c in constraints if isinstance(c, Grammar)]
-        return self._decode(prefix, prompts, grammars, examples, advance)
+        return self._decode(prefix, prompts, constraints, examples, advance)
 
     def _decode(
         self,
         prefix: tuple[int, ...],
-        prompts: Sequence[tuple[int, ...]],
-        grammars: Sequence[Grammar],
+        prompts: Sequence[Prompt],
+        constraints: Sequence[Constraint],
         examples: Sequence[Example],
         advance: Advance,
     ) -> list[Prediction]:
         out: dict[int, Prediction] = {}
         shared = self._decoder.prefix_cache(prefix)
         # Each row holds the prefix, its prompt and its answer in the cache; few answers are longer than their prompt.
-        sizes = [len(prefix) + len(prompt) + min(len(prompt), self._decoder.budget) for prompt in prompts]
+        sizes = [len(prefix) + len(prompt.ids) + min(len(prompt.ids), self._decoder.budget) for prompt in prompts]
         for members in bins(sizes, max(self.batch_tokens, max(sizes))):
-            matchers = self._grammars.matchers([grammars[i] for i in members])
+            allowed = self._allowed([constraints[i] for i in members])
             spent = partial(self._spent, [examples[i] for i in members])
-            found = self._decoder.decode(shared, [prompts[i] for i in members], matchers, spent, advance)
+            found = self._decoder.decode(shared, [prompts[i] for i in members], allowed, spent, advance)
             out.update((i, self._read(decoded, examples[i])) for i, decoded in zip(members, found, strict=True))
         return [out[i] for i in range(len(prompts))]
+
+    def _allowed(self, constraints: Sequence[Constraint]) -> Allowed:
+        grammars = [c for c in constraints if isinstance(c, Grammar)]
+        return self._grammars.matchers(grammars) if grammars else self._grammars.any_text
 
     def _spent(self, examples: Sequence[Example], row: int, ids: list[int]) -> bool:
         return self.task.spent(self.encoder.chat.tokenizer.decode(ids), examples[row])

@@ -131,7 +131,7 @@ def _rows(folder: RunFolder, task: Task, told: TaskFile | None) -> Iterator[Answ
     with folder.predictions.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
             try:
-                yield _answered(json.loads(line), task, Row({}, str(folder.predictions), number, columns))
+                yield _answered(json.loads(line), task, Row({}, str(folder.predictions), number, columns, None))
             except (ValueError, KeyError, TypeError, AttributeError, WeitiaoError) as error:
                 raise CheckpointError(
                     f"{folder.predictions}:{number}: is not a row that `weitiao train` writes ({error}); "

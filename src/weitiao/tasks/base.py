@@ -8,18 +8,21 @@ import importlib
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from weitiao.config import Section, nearest, validated
 from weitiao.errors import ConfigError, DataError
+from weitiao.images import allowed_path
 from weitiao.metrics.intervals import Counts, Statistic
-from weitiao.types import Constraint, Message, Prediction, Row
+from weitiao.types import Constraint, ImagePart, Message, Prediction, Row
 
 Language = Literal["zh", "en"]
 BOUNDS = ("_low", "_high")
 """Endings of the keys that hold a metric's interval."""
+IMAGE_NAMES = ("image", "images", "image_path", "image_paths")
+"""Names that a file may use for a row's images: a path, or a list of paths."""
 
 
 class TaskOptions(Section):
@@ -40,6 +43,12 @@ class Example:
     row: Row
     text: str
     answer: Any = None
+    images: tuple[str, ...] = field(default=(), kw_only=True)
+    """Absolute paths."""
+
+    @property
+    def image_parts(self) -> tuple[ImagePart, ...]:
+        return tuple(map(ImagePart, self.images))
 
 
 class Task(ABC):
@@ -51,7 +60,10 @@ class Task(ABC):
     lower_is_better: ClassVar[frozenset[str]] = frozenset({"invalid", "hamming", "ece", "ece_uncalibrated", "nll"})
     """Metrics that count errors, and so cannot choose the best adapter."""
     fields: ClassVar[Mapping[str, tuple[str, ...]]]
-    """Our field name → the names that a file may use for it, best first; `data.columns` adds the user's own."""
+    """Our field name → the names that a file may use for it, best first; `data.columns` adds the user's own. `text`
+    and `image` are among them."""
+    has_labels: ClassVar[bool] = True
+    """Whether an answer names labels or types: these can be counted, and a probability of being right has a meaning."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -61,14 +73,22 @@ class Task(ABC):
         """Options made complete from the training rows: language, and whatever else the task can find there."""
         if options.language is not None:
             return options
-        texts = [str(cls.field(row, "text") or "") for row in rows[:200]]
-        return options.model_copy(update={"language": language_of(texts)})
+        return options.model_copy(update={"language": language_of([cls._words(row) for row in rows[:200]])})
+
+    @classmethod
+    def _words(cls, row: Row) -> str:
+        """What tells a row's language: its text, or what it says beside its images."""
+        text = cls.field(row, "text")
+        others = [value for name, value in row.fields.items() if name not in IMAGE_NAMES and isinstance(value, str)]
+        return str(text) if text else " ".join(others)
 
     @classmethod
     def field(cls, row: Row, name: str) -> Any:
-        """Value of one of our fields in a row, or None; a column that the user named must be there."""
+        """Value of one of our fields in a row, or None; a column that the user named must be there (`""` is none)."""
         if name in row.columns:
             column = row.columns[name]
+            if not column:
+                return None
             if column not in row.fields:
                 raise DataError(
                     f"{row.place}: no column {column!r} (data.columns.{name}); it has {_listed(row.fields)}"
@@ -84,9 +104,33 @@ class Task(ABC):
         return value is not None and value != ""
 
     @classmethod
-    def text_of(cls, row: Row) -> str:
-        """The row's text; DataError when it is missing, empty or not text."""
+    def images_of(cls, row: Row) -> tuple[str, ...]:
+        """Absolute paths of the row's images; DataError when one is no file below `row.image_root`."""
+        value = cls.field(row, "image")
+        names = value if isinstance(value, list | tuple) else [] if value is None or value == "" else [value]
+        if len(names) == 1 and isinstance(names[0], str) and ";" in names[0]:  # several, in a cell of a table
+            names = [name.strip() for name in names[0].split(";") if name.strip()]
+        return tuple(cls.image_at(name, row) for name in names)
+
+    @staticmethod
+    def image_at(name: Any, row: Row) -> str:
+        if isinstance(name, Mapping) and isinstance(name.get("path"), str):  # as the library `datasets` writes it
+            name = name["path"]
+        if not isinstance(name, str):
+            raise DataError(f"{row.place}: an image is {type(name).__name__} {name!r:.40}; wanted the path of a file")
+        if row.image_root is None:
+            return name
+        try:
+            return allowed_path(name, row.image_root)
+        except DataError as error:
+            raise DataError(f"{row.place}: {error}") from None
+
+    @classmethod
+    def text_of(cls, row: Row, optional: bool = False) -> str:
+        """The row's text; DataError when it is not text, or missing or empty unless it is `optional`."""
         value = cls.field(row, "text")
+        if optional and (value is None or value == ""):
+            return ""
         if value is None:
             raise DataError(
                 f"{row.place}: no text; wanted a field {' or '.join(map(repr, cls.fields['text']))} "

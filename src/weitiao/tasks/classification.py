@@ -4,7 +4,7 @@ A row is `{"text": …, "label": …}`; with `options: row` it brings its own ca
 `{"text": …, "category": ["体育", "经济"], "output": "体育"}`. Several labels are a list, or a string joined by `;`.
 
     system   instruction · the fixed labels, with their descriptions
-    user     the row's own options, if any · the text (shrinkable)
+    user     the images, if any · the row's own options, if any · the text (shrinkable; none is needed beside images)
     answer   the label; several: in the set's order, one a line
 """
 
@@ -20,7 +20,7 @@ from weitiao.config import nearest
 from weitiao.errors import ConfigError, DataError
 from weitiao.metrics.classification import f1, hits, measure_multi, measure_single, set_counts, share
 from weitiao.metrics.intervals import Counts, Statistic
-from weitiao.tasks.base import Example, Task, TaskOptions
+from weitiao.tasks.base import IMAGE_NAMES, Example, Task, TaskOptions
 from weitiao.types import Choice, Constraint, Message, Prediction, Row, TextPart
 
 INSTRUCTIONS = {
@@ -28,6 +28,12 @@ INSTRUCTIONS = {
     ("zh", True): "判断文本属于哪些类别，每行输出一个类别名称；都不属于时输出“无”。",
     ("en", False): "Decide which category the text belongs to. Answer with the category's name only.",
     ("en", True): "Decide which categories the text belongs to. Write one name a line; write “none” if there is none.",
+}
+OF_IMAGES = {
+    ("zh", False): "判断图片属于哪一个类别，只输出类别名称。",
+    ("zh", True): "判断图片属于哪些类别，每行输出一个类别名称；都不属于时输出“无”。",
+    ("en", False): "Decide which category the image belongs to. Answer with the category's name only.",
+    ("en", True): "Decide which categories the image belongs to. Write one name a line; write “none” if there is none.",
 }
 HEADINGS = {"zh": ("类别：", "候选类别：", "文本："), "en": ("Categories:", "Candidate categories: ", "Text: ")}
 NOTHING = {"zh": "无", "en": "none"}
@@ -69,6 +75,7 @@ class Classification(Task):
         "text": ("text", "sentence", "content"),
         "label": ("label", "labels", "output"),
         "options": ("options", "category", "categories"),
+        "image": IMAGE_NAMES,
     }
     options: ClassificationOptions
 
@@ -79,6 +86,9 @@ class Classification(Task):
     @classmethod
     def resolve(cls, options: ClassificationOptions, rows: Sequence[Row]) -> ClassificationOptions:
         options = super().resolve(options, rows)
+        if options.instruction is None and rows and cls.answered(rows[0], "image"):
+            instruction = OF_IMAGES[options.language or "zh", options.multi_label]
+            options = options.model_copy(update={"instruction": instruction})
         if options.options is None:
             own = options.labels is None and bool(rows) and isinstance(cls.field(rows[0], "options"), list | tuple)
             options = options.model_copy(update={"options": "row" if own else "fixed"})
@@ -137,10 +147,11 @@ class Classification(Task):
         return labels
 
     def example(self, row: Row, labelled: bool = True) -> ClassificationExample:
-        text = self.text_of(row)
+        images = self.images_of(row)
+        text = self.text_of(row, optional=bool(images))
         allowed = self._allowed(row)
         if not labelled and not self.answered(row, "label"):
-            return ClassificationExample(row, text, None, allowed)
+            return ClassificationExample(row, text, None, allowed, images=images)
         labels = self._labels_of(row, self.options.multi_label)
         for label in labels:
             if label not in allowed:
@@ -151,7 +162,8 @@ class Classification(Task):
                     + (f"; did you mean {hint!r}?" if hint else f" ({', '.join(allowed[:20])})")
                 )
         ordered = tuple(label for label in allowed if label in labels)
-        return ClassificationExample(row, text, ordered if self.options.multi_label else labels[0], allowed)
+        answer = ordered if self.options.multi_label else labels[0]
+        return ClassificationExample(row, text, answer, allowed, images=images)
 
     def _allowed(self, row: Row) -> tuple[str, ...]:
         if self.options.options == "fixed":
@@ -181,8 +193,10 @@ class Classification(Task):
             own = ""
         else:
             own = own_heading + ("、" if language == "zh" else ", ").join(example.options) + "\n"
-        user = Message("user", (TextPart(own + text_heading), TextPart(example.text, shrinkable=True)))
-        return Message.of("system", system), user
+        parts: tuple[TextPart, ...] = (TextPart(own + text_heading), TextPart(example.text, shrinkable=True))
+        if not example.text:
+            parts = (TextPart(own),) if own else ()
+        return Message.of("system", system), Message("user", (*example.image_parts, *parts))
 
     def _described(self, label: str) -> str:
         description = self.options.label_descriptions.get(label)

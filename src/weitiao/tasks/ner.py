@@ -5,7 +5,7 @@ end-exclusive. The tutorial's `start_idx, end_idx, entity_text, entity_label, en
 entities without offsets are looked up from left to right. Mentions may repeat and nest.
 
     system   instruction · the types, with their descriptions
-    user     the text (shrinkable)
+    user     the images, if any · the text (shrinkable)
     answer   the mentions in reading order, as `entity_formats` writes them
 
 The model writes no offsets: a small model cannot count. They are found again by a search from left to right.
@@ -14,7 +14,7 @@ The model writes no offsets: a small model cannot count. They are found again by
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -24,7 +24,7 @@ from weitiao.errors import ConfigError, DataError
 from weitiao.metrics.classification import f1
 from weitiao.metrics.entities import Entity, document_counts, measure_entities
 from weitiao.metrics.intervals import Counts, Statistic
-from weitiao.tasks.base import Example, Task, TaskOptions
+from weitiao.tasks.base import IMAGE_NAMES, Example, Task, TaskOptions
 from weitiao.tasks.entity_formats import FORMATS, Pair
 from weitiao.tasks.spans import Source, chunks, nfc
 from weitiao.types import Constraint, Grammar, Message, Prediction, Row, TextPart
@@ -83,7 +83,7 @@ class NerExample(Example):
 class Ner(Task):
     Options = NerOptions
     headline = "f1"
-    fields = {"text": ("text", "sentence", "content"), "entities": ("entities", "spans")}
+    fields = {"text": ("text", "sentence", "content"), "entities": ("entities", "spans"), "image": IMAGE_NAMES}
     options: NerOptions
 
     @classmethod
@@ -124,18 +124,18 @@ class Ner(Task):
         return list(value)
 
     def example(self, row: Row, labelled: bool = True) -> NerExample:
-        text = self.text_of(row)
+        read = NerExample(row, self.text_of(row), images=self.images_of(row))
         items = self._entities_in(row) if labelled or self.answered(row, "entities") else None
         if items is None:
             if labelled:
                 raise DataError(f"{row.place}: no entities; wanted a list 'entities' (empty if there is none)")
-            return NerExample(row, text)
+            return read
         items = [self._with_listed_type(item) for item in items]
         kept = [item for item in items if self._accepted(_get(item, "type", row), row)]
         if any(_optional(item, "start") is None for item in kept):
-            return NerExample(row, text, self._looked_up(kept, text, row))
-        entities = {_located(item, text, row) for item in kept}
-        return NerExample(row, text, tuple(sorted(entities, key=_reading_order)))
+            return replace(read, answer=self._looked_up(kept, read.text, row))
+        entities = {_located(item, read.text, row) for item in kept}
+        return replace(read, answer=tuple(sorted(entities, key=_reading_order)))
 
     def _with_listed_type(self, item: Any) -> Any:
         """With `"entity_label": "LOC", "entity_names": ["地点", …]`, as in ccfbdci, the name that is in the set."""
@@ -171,8 +171,8 @@ class Ner(Task):
         types_heading, text_heading = HEADINGS[language]
         system = self.options.instruction or INSTRUCTIONS[language, self.options.output_format]
         system += f"\n{types_heading}\n" + "\n".join(map(self._described, self.options.types or ()))
-        user = Message("user", (TextPart(text_heading), TextPart(example.text, shrinkable=True)))
-        return Message.of("system", system), user
+        text = (TextPart(text_heading), TextPart(example.text, shrinkable=True))
+        return Message.of("system", system), Message("user", (*example.image_parts, *text))
 
     def _described(self, kind: str) -> str:
         description = self.options.type_descriptions.get(kind)

@@ -57,7 +57,7 @@ class Loop:
         begin with `prefix`."""
         self.config, self.model, self.forward, self.accelerator = config, model, forward, accelerator
         self.places, self.prefix = places, prefix
-        self.rows = [training_row(e.ids, e.prompt_length, len(prefix)) for e in examples]
+        self.rows = [training_row(e, len(prefix)) for e in examples]
         section = config.training
         self.per_epoch = steps_per_epoch(len(examples), section.samples_per_step)
         self.total = section.max_steps or max(1, round(section.num_train_epochs * self.per_epoch))

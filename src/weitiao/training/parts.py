@@ -14,6 +14,7 @@ from weitiao.config import RunConfig
 from weitiao.data.encode import Encoder
 from weitiao.data.prefix import common_prefix
 from weitiao.data.splits import Splits
+from weitiao.engine.image_features import image_features, unique
 from weitiao.engine.memory import wants_recompute
 from weitiao.errors import CheckpointError, ConfigError
 from weitiao.model.adapter import add_lora, native
@@ -27,7 +28,7 @@ from weitiao.tasks.base import Example, Task
 from weitiao.tracking.screen import Screen
 from weitiao.training.checkpoint import load_weights
 from weitiao.training.loop import Evaluate, Loop
-from weitiao.types import Encoded
+from weitiao.types import Encoded, PlacedImage
 
 
 def adapted(config: RunConfig, base: Base, frozen: Any, screen: Screen) -> Any:
@@ -63,12 +64,14 @@ def task_file(config: RunConfig, task: Task, base: Base, encoded: Sequence[Encod
         ),
         max_length=config.data.max_length,
         max_answer_tokens=2 * max(len(e.answer) for e in encoded) + 16,
+        images=base.image_limits(config.data),
         columns=config.data.columns,
         encoding=config.data.encoding,
     )
 
 
-def predictor(config: RunConfig, task: Task, encoder: Encoder, model: Any, told: TaskFile) -> Predictor:
+def predictor(config: RunConfig, base: Base, task: Task, encoder: Encoder, model: Any, told: TaskFile) -> Predictor:
+    limit = config.engine.image_cache_gib
     return Predictor(
         task,
         encoder,
@@ -76,7 +79,23 @@ def predictor(config: RunConfig, task: Task, encoder: Encoder, model: Any, told:
         budget=told.max_answer_tokens,
         batch_tokens=config.evaluation.batch_tokens,
         attention=config.engine.attention,
+        images=image_features(model.get_base_model(), base.folder, config.model.cache_dir, limit),
     )
+
+
+def look_at(images: Sequence[PlacedImage], predictor: Predictor, screen: Screen) -> None:
+    """Ask a frozen vision tower about every image that is not known from an earlier run."""
+    features = predictor.forward.images
+    if features is None or not images:
+        return
+    if features.trained:
+        with screen.bar("reading", len(images), "images") as advance:
+            for image in unique(images):
+                features.reader.patches(image)
+                advance(1)
+        return
+    with screen.bar("looking at", len(unique(images)), "images") as advance:
+        features.prepare(images, advance)
 
 
 def loop(

@@ -19,7 +19,7 @@ from weitiao.tracking.machine import machine, peak_memory
 from weitiao.tracking.record import Record
 from weitiao.tracking.screen import Screen
 from weitiao.tracking.trackers import refuse_missing
-from weitiao.types import Encoded
+from weitiao.types import Encoded, PlacedImage
 
 
 def train(
@@ -63,8 +63,8 @@ def _train(
     refuse_missing(config.tracking)
     base = open_base(config.model)
     base.fingerprint  # noqa: B018  (damaged weights are told here)
-    encoder = base.encoder(task, config.data.max_length)
-    encoded, facts_of_splits, notes = _encoded(encoder, splits)
+    encoder = base.encoder(task, config.data.max_length, base.image_limits(config.data))
+    encoded, images, facts_of_splits, notes = _encoded(encoder, splits)
 
     # torch takes seconds to import; a wrong key, a broken row or a damaged file is told before that.
     from weitiao.engine.attention_plan import choose_way
@@ -83,8 +83,10 @@ def _train(
         screen.note(placement.note)
     model = parts.adapted(config, base, load_model(base.folder, device, dtype, placement.kind), screen)
     told = parts.task_file(config, task, base, encoded, placement.kind)
-    predictor = parts.predictor(config, task, encoder, model, told)
+    predictor = parts.predictor(config, base, task, encoder, model, told)
     loop = parts.loop(config, model, predictor, encoded, [example.row.place for example in splits.train])
+
+    parts.look_at(images, predictor, screen)
 
     # From here on the folder changes: all that can be refused has been checked.
     if overwrite:
@@ -116,14 +118,15 @@ def _report(run: RunFolder, screen: Screen) -> None:
         screen.note(f"no report ({type(error).__name__}: {error}); `weitiao report {run.path}` tries again")
 
 
-def _encoded(encoder: Encoder, splits: Splits) -> tuple[list[Encoded], dict[str, Any], list[str]]:
-    """(training rows as tokens, a summary of each split, what to tell of them). Held-out rows are rendered once too,
-    so that none fails after hours of training."""
-    notes, facts = [], {}
+def _encoded(encoder: Encoder, splits: Splits) -> tuple[list[Encoded], list[PlacedImage], dict[str, Any], list[str]]:
+    """(training rows as tokens, images of all rows, a summary of each split, what to tell of them). Held-out rows are
+    rendered once too, so that none fails after hours of training."""
+    notes, facts, images = [], {}, []
     for name in ("test", "validation", "train"):
         examples = getattr(splits, name)
         encoded = [encoder.training(example) for example in examples]
         facts[name] = summary(encoder.task, examples, encoded)
+        images += [image for e in encoded for image in e.images]
         if note := shortening_note(examples, encoded, encoder.task, name):
             notes.append(note)
     notes.append(
@@ -131,7 +134,7 @@ def _encoded(encoder: Encoder, splits: Splits) -> tuple[list[Encoded], dict[str,
         f"of which each row shares the first {len(common_prefix(encoded))}; "
         f"{len(splits.validation)} validation and {len(splits.test)} test rows"
     )
-    return encoded, facts, notes
+    return encoded, images, facts, notes
 
 
 def _run_loop(loop: Any, run: RunFolder, told: TaskFile, evaluate: Any, log: Record, screen: Screen) -> None:

@@ -1,0 +1,128 @@
+"""Image files, opened safely: only below a folder that the user named, never from the network, and of bounded size.
+
+What is wrong with a file is a `DataError` of one line; the caller puts the row's place before it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from weitiao.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MOST_PIXELS = 50_000_000
+"""Of a file. A few KiB can hold an image that takes gigabytes once it is unpacked."""
+MOST_BYTES = 100 * 2**20
+"""Of a file."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "MPO")
+"""That Pillow may try; it knows dozens of old ones, whose readers are where its security holes were. MPO is what some
+telephones write in .jpg files."""
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+ORIENTATION = 0x0112
+"""EXIF's tag."""
+TURNED = (5, 6, 7, 8)
+"""Values of that tag that exchange height and width."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What is known of an image without unpacking it."""
+
+    digest: str
+    """SHA-256 of the file."""
+    height: int
+    width: int
+    """Pixels, as it is looked at."""
+
+
+def allowed_path(name: str, root: str) -> str:
+    """Absolute path of the image `name`, relative to `root` or absolute, that lies below `root`.
+
+    Links are followed first, so that none leads out of `root`. DataError when it is elsewhere or no file.
+    """
+    if "://" in name or name.startswith("data:"):
+        raise DataError(f"image {name!r:.80}: is an address; wanted a file, so download it first")
+    folder = Path(root).resolve()
+    try:
+        path = (folder / Path(name).expanduser()).resolve()
+        is_file = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise DataError(f"image {name!r:.80}: is no path ({error})") from None
+    if not path.is_relative_to(folder):
+        raise DataError(f"image {name!r:.80}: is not in {folder}; move it there, or set data.images to its folder")
+    if not is_file:
+        raise DataError(f"image {name!r:.80}: no such file in {folder}; correct the path, or set data.images")
+    return str(path)
+
+
+def image_facts(path: str) -> ImageFacts:
+    """Facts of a file; DataError when it is no image, or too large. A file that has not changed is read once."""
+    try:
+        state = Path(path).stat()
+    except OSError as error:
+        raise DataError(f"image {path}: cannot be read ({error.strerror or error})") from None
+    return _facts(path, state.st_mtime_ns, state.st_size)
+
+
+@lru_cache(maxsize=1 << 20)
+def _facts(path: str, _changed: int, size: int) -> ImageFacts:
+    if size > MOST_BYTES:
+        raise DataError(f"image {path}: {size / 2**20:.0f} MiB; wanted at most {MOST_BYTES / 2**20:.0f}")
+    with _opened(path) as image:
+        width, height = image.size
+        if image.getexif().get(ORIENTATION) in TURNED:
+            width, height = height, width
+    with Path(path).open("rb") as file:
+        return ImageFacts(hashlib.file_digest(file, "sha256").hexdigest(), height, width)
+
+
+def read_image(path: str) -> Image.Image:
+    """The image in RGB, turned as its EXIF data say, on white where it is transparent; the first one of several.
+
+    DataError when the file is broken.
+    """
+    from PIL import Image, ImageOps
+
+    with _opened(path) as image:
+        image.load()
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode == "RGB":
+            return upright.copy() if upright is image else upright
+        if upright.mode.startswith("I;16"):
+            return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8)).convert("RGB")
+        if upright.has_transparency_data:
+            paper = Image.new("RGBA", upright.size, "white")
+            return Image.alpha_composite(paper, upright.convert("RGBA")).convert("RGB")
+        return upright.convert("RGB")
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[Image.Image]:
+    import warnings
+
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # our own cap is stricter, and broken EXIF data are no harm
+            with Image.open(path, formats=FORMATS) as image:
+                width, height = image.size
+                if width * height > MOST_PIXELS:
+                    raise DataError(
+                        f"image {path}: {width} × {height} pixels; wanted at most {MOST_PIXELS:,}: reduce it first"
+                    )
+                yield image
+    except UnidentifiedImageError:
+        raise DataError(f"image {path}: is none that can be read; wanted {', '.join(FORMATS[:-1])}") from None
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"image {path}: is broken ({str(error) or type(error).__name__}); replace it") from None
