@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn import functional as F
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from weitiao.types import Encoded
 
@@ -25,7 +25,9 @@ TARGETS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "gate
 def plain_model(folder: Path) -> Any:
     """The frozen model of a folder, float32, SDPA, its weights made larger: a random model of the usual scale attends
     almost evenly and predicts almost evenly, so that it would hide a wrong mask."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
+    sees = hasattr(AutoConfig.from_pretrained(folder), "vision_config")
+    kind: Any = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+    model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa")
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" not in name:
@@ -33,11 +35,13 @@ def plain_model(folder: Path) -> Any:
     return model.requires_grad_(False).eval()
 
 
-def lora_model(folder: Path) -> Any:
-    """The same with adapters on all linear layers, A and B both random and the same every time."""
+def lora_model(folder: Path, exclude: str = r".*visual.*", targets: Sequence[str] = TARGETS) -> Any:
+    """The same with adapters on all linear layers but those of a vision tower, A and B both random and the same every
+    time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # between PEFT and transformers
-        model = get_peft_model(plain_model(folder), LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS))
+        config = LoraConfig(r=4, lora_alpha=8, target_modules=list(targets), exclude_modules=exclude)
+        model = get_peft_model(plain_model(folder), config)
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

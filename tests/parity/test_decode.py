@@ -19,6 +19,7 @@ from llguidance import LLMatcher, LLTokenizer
 from parity.oracle import log_probabilities, lora_model, plain_model, random_head
 from texts import texts
 from weitiao.data.encode import Encoder
+from weitiao.data.pack import Prompt
 from weitiao.data.prefix import common_prefix
 from weitiao.engine.forward import Forward
 from weitiao.families.base import families, family_of
@@ -71,7 +72,7 @@ class Setup:
         chat = self.encoder.chat
         decoder = Decoder(Forward(self.ours), chat.stop, budget)
         compiler = GrammarCompiler(chat.tokenizer, self.ours.lm_head.out_features, chat.stop)
-        own = [prompt[len(prefix) :] for prompt in prompts]
+        own = [Prompt(prompt[len(prefix) :]) for prompt in prompts]
         return decoder.decode(decoder.prefix_cache(prefix), own, compiler.matchers(grammars))
 
     def by_brute_force(self, text: str, budget: int) -> Decoded:

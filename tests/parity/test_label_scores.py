@@ -18,6 +18,7 @@ import torch
 
 from parity.oracle import log_probabilities, plain_model, random_head
 from tiny import tiny_model
+from weitiao.data.pack import Prompt
 from weitiao.engine.forward import Forward
 from weitiao.families.base import families, family_of
 from weitiao.families.chat_format import ChatFormat
@@ -81,6 +82,10 @@ def prompts() -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
     return tuple(tokens[:30]), [tuple(tokens[30 + 7 * i : 30 + 7 * i + length]) for i, length in enumerate((1, 25, 9))]
 
 
+def behind(asked: Sequence[tuple[int, ...]]) -> list[Prompt]:
+    return [Prompt(ids) for ids in asked]
+
+
 def test_labels_begin_alike(setup: Setup) -> None:
     ids = {label: setup.chat.answer_ids(label) for label in LABELS}
     assert any(a != b and ids[b][: len(ids[a])] == ids[a] for a, b in product(LABELS, LABELS))
@@ -96,7 +101,7 @@ def test_every_label(setup: Setup, batch_tokens: int) -> None:
     hidden = scorer.forward.hidden
     scorer.forward.hidden = lambda batch: passes.append(batch) or hidden(batch)  # type: ignore[method-assign, func-returns-value]
     done: list[int] = []
-    found = scorer.scores(prefix, asked, [setup.candidates()] * len(asked), done.append)
+    found = scorer.scores(prefix, behind(asked), [setup.candidates()] * len(asked), done.append)
     for prompt, row in zip(asked, found, strict=True):
         wanted = np.array([setup.label(prefix + prompt, label) for label in LABELS])
         assert np.abs(row - wanted).max() <= NATS
@@ -109,14 +114,14 @@ def test_every_label(setup: Setup, batch_tokens: int) -> None:
 def test_hidden_states_of_more_than_one_chunk(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("weitiao.prediction.label_scores.CHUNK", 3)
     prefix, asked = prompts()
-    [row] = setup.scorer().scores(prefix, asked[:1], [setup.candidates()])
+    [row] = setup.scorer().scores(prefix, behind(asked[:1]), [setup.candidates()])
     assert np.abs(row - [setup.label(prefix + asked[0], label) for label in LABELS]).max() <= NATS
 
 
 def test_options_of_each_row(setup: Setup) -> None:
     prefix, asked = prompts()
     options = [LABELS[:1], LABELS[2:7], LABELS[::-1]]
-    answers = setup.scorer().choose(prefix, asked, [Choice(labels) for labels in options])
+    answers = setup.scorer().choose(prefix, behind(asked), [Choice(labels) for labels in options])
     for prompt, labels, answer in zip(asked, options, answers, strict=True):
         logs = torch.tensor([setup.label(prefix + prompt, label) for label in labels], dtype=torch.float64)
         wanted = dict(zip(labels, logs.softmax(0).tolist(), strict=True))
@@ -130,9 +135,9 @@ def test_alone_as_among_many(setup: Setup) -> None:
     prefix, asked = prompts()
     many = [asked[at % 3] + (at % 11,) for at in range(40)]
     choices = [Choice(LABELS)] * len(many)
-    together = setup.scorer(300).choose(prefix, many, choices)
+    together = setup.scorer(300).choose(prefix, behind(many), choices)
     for prompt, answer in zip(many, together, strict=True):
-        [alone] = setup.scorer().choose((), [prefix + prompt], choices[:1])
+        [alone] = setup.scorer().choose((), behind([prefix + prompt]), choices[:1])
         assert alone.answer == answer.answer
         assert dict(alone.scores) == pytest.approx(dict(answer.scores), abs=1e-5)
 
@@ -143,7 +148,7 @@ def test_a_spoilt_tree_is_found(setup: Setup, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         "weitiao.engine.attention_plan._tree_mask", lambda _, width: torch.ones(width, width, dtype=torch.bool).tril()
     )
-    [row] = setup.scorer().scores(prefix, asked[1:2], [setup.candidates()])
+    [row] = setup.scorer().scores(prefix, behind(asked[1:2]), [setup.candidates()])
     wanted = np.array([setup.label(prefix + asked[1], label) for label in LABELS])
     assert np.abs(row - wanted).max() > 100 * NATS
 
@@ -226,7 +231,7 @@ def test_several_labels_against_brute_force(many_setup: Setup) -> None:
     rows = [tuple(draw.randrange(780) for _ in range(1 + at % 5)) for at in range(40)]
     done: list[int] = []
     choices = [Choice(MANY, many=True, nothing=NOTHING)] * len(rows)
-    answers = many_setup.scorer(200).choose(prefix, rows, choices, done.append)
+    answers = many_setup.scorer(200).choose(prefix, behind(rows), choices, done.append)
     assert sum(done) == len(rows)
     seen = set()
     for prompt, answer in zip(rows, answers, strict=True):
@@ -250,15 +255,15 @@ def test_all_labels_in_order_and_none(many_setup: Setup, monkeypatch: pytest.Mon
             return [np.eye(len(offer))[best] * 9 for offer in offers]
 
         monkeypatch.setattr(scorer, "scores", scores)
-        for answer in scorer.choose(prefix, asked, [Choice(MANY, many=True, nothing=NOTHING)] * len(asked)):
+        for answer in scorer.choose(prefix, behind(asked), [Choice(MANY, many=True, nothing=NOTHING)] * len(asked)):
             assert (answer.answer, answer.text) == (wanted, text)
 
 
 def test_one_label_and_several_in_one_batch(setup: Setup) -> None:
     prefix, asked = prompts()
     one, many = Choice(LABELS), Choice(MANY, many=True, nothing=NOTHING)
-    mixed = setup.scorer().choose(prefix, asked, [many, one, many])
-    apart = [setup.scorer().choose(prefix, [p], [c])[0] for p, c in zip(asked, [many, one, many], strict=True)]
+    mixed = setup.scorer().choose(prefix, behind(asked), [many, one, many])
+    apart = [setup.scorer().choose(prefix, behind([p]), [c])[0] for p, c in zip(asked, [many, one, many], strict=True)]
     assert [answer.answer for answer in mixed] == [answer.answer for answer in apart]
     assert isinstance(mixed[1].answer, str)
     assert isinstance(mixed[0].answer, tuple)
