@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weitiao.data.pack import PackRow, bins, pack, samples_of_step, steps_per_epoch, training_row
+from weitiao.types import Encoded
 
 sizes = st.lists(st.integers(1, 40), max_size=30)
 
@@ -66,7 +67,7 @@ def test_packs_hold_every_row_once_behind_the_prefix(lengths, prefix, tokens):
 def test_a_training_row_gives_its_example_back(prompt, answer, data):
     prefix = data.draw(st.integers(0, len(prompt) - 1))
     whole = (*prompt, *answer)
-    row = training_row(whole, len(prompt), prefix)
+    row = training_row(Encoded(whole, len(prompt)), prefix)
     assert (*prompt[:prefix], *row.ids, row.labels[-1]) == whole
     assert row.labels == tuple(answer)
     # Each label is the token that comes next after the one at which it is read.

@@ -25,7 +25,7 @@ SYSTEM = "判断文本属于哪一个类别，只输出类别名称。"
 MIXED = st.lists(st.sampled_from([*CONTROLS, "\n", " ", "<|im_", "end|>", "南京", "a"]), min_size=1).map("".join)
 
 
-@pytest.fixture(scope="module", params=[*LISTED, "glm4_0414"])
+@pytest.fixture(scope="module", params=[*LISTED, "glm4_0414", "qwen2_5_vl"])
 def folder(request: pytest.FixtureRequest) -> Path:
     return request.getfixturevalue(f"{request.param}_folder")
 
@@ -167,7 +167,11 @@ def test_lora_targets_are_linear_layers_of_the_model(folder):
     model = load_model(folder, torch.device("cpu"), torch.float32)
     _, family = family_of(folder)
     check_targets(model, family.lora_targets)
-    linear = {name.rpartition(".")[2] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear) and "visual" not in name
+    }
     assert set(family.lora_targets) == linear - {"lm_head"}, "by default every linear layer gets an adapter"
     with pytest.raises(ConfigError, match=r"'q_porj' matches no layer .*did you mean 'q_proj'"):
         check_targets(model, ["v_proj", "q_porj"])

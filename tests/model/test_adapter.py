@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from runs import run_config, trained
 from tiny import small_classification, tiny_model
@@ -39,7 +39,8 @@ def test_plain_peft_gives_the_same_logits(
 ) -> None:
     model = request.getfixturevalue(f"{family}_folder")
     run = trained(run_config(tmp_path, model, classification_file))
-    plain = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
+    kind: Any = AutoModelForImageTextToText if families()[family].vision else AutoModelForCausalLM
+    plain = kind.from_pretrained(model, dtype=torch.float32)
     ids = torch.randint(0, 500, (2, 40), generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         base = plain(ids).logits.clone()

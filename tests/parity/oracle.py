@@ -40,6 +40,7 @@ def lora_model(folder: Path, exclude: str = r".*visual.*", targets: Sequence[str
     time."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # between PEFT and transformers
+        warnings.filterwarnings("ignore", "You have passed exclude_modules")
         config = LoraConfig(r=4, lora_alpha=8, target_modules=list(targets), exclude_modules=exclude)
         model = get_peft_model(plain_model(folder), config)
     draw = torch.Generator().manual_seed(1)

@@ -157,11 +157,11 @@ def test_budget(setup: Setup, budget: int) -> None:
 
 def test_a_spoilt_mask_is_found(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row that sees its padding writes something else."""
-    from weitiao.prediction import decode
+    from weitiao.engine import forward
 
     whole = setup.decode(TEXTS)
-    plan = decode.CachePlan
-    monkeypatch.setattr(decode, "CachePlan", lambda mask: plan(torch.ones_like(mask) if mask.shape[2] == 1 else mask))
+    plan = forward.CachePlan
+    monkeypatch.setattr(forward, "CachePlan", lambda mask: plan(torch.ones_like(mask) if mask.shape[2] == 1 else mask))
     found = setup.decode(TEXTS)
     pairs = zip(whole, found, strict=True)
     assert any(a.ids != b.ids or abs(a.log_probability - b.log_probability) > 0.01 for a, b in pairs)

@@ -69,7 +69,7 @@ class Setup:
         return passes
 
 
-@pytest.fixture(scope="module", params=[*sorted(families()), "glm4_0414"])
+@pytest.fixture(scope="module", params=[*sorted(families()), "glm4_0414", "qwen2_5_vl"])
 def setup(request: pytest.FixtureRequest) -> Setup:
     folder = request.getfixturevalue(f"{request.param}_folder")
     return Setup(lora_model(folder), lora_model(folder), rendered(folder))

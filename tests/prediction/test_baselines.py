@@ -1,11 +1,21 @@
 import math
 
 import pytest
+from PIL import Image, ImageDraw
 
 from weitiao.metrics.entities import Entity
-from weitiao.prediction.baselines import BASELINES, dictionary, majority, tfidf
+from weitiao.prediction.baselines import (
+    BASELINES,
+    commonest,
+    dictionary,
+    majority,
+    nearest,
+    pixel_regression,
+    tfidf,
+)
 from weitiao.tasks.base import Example
 from weitiao.tasks.classification import ClassificationExample
+from weitiao.tasks.generation import GenerationExample
 from weitiao.types import Row
 
 ROW = Row({}, "rows.jsonl", 1)
@@ -36,9 +46,57 @@ def spans(prediction):
 
 def test_named_by_task():
     assert {task: list(named) for task, named in BASELINES.items()} == {
-        "classification": ["majority", "tfidf"],
+        "classification": ["majority", "tfidf", "pixels"],
         "ner": ["dictionary"],
+        "generation": ["commonest", "nearest"],
     }
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    """Rows of bright circles and bars at several places, and none of a text."""
+
+    def drawn(kind, at):
+        image = Image.new("L", (60, 40), 30)
+        box = (10 + at, 5, 35 + at, 30) if kind == "circle" else (2, 15 + at // 2, 58, 20 + at // 2)
+        (ImageDraw.Draw(image).ellipse if kind == "circle" else ImageDraw.Draw(image).rectangle)(box, fill=220)
+        path = tmp_path / f"{kind}-{at}.png"
+        image.save(path)
+        return ClassificationExample(ROW, "", kind, ("bar", "circle"), images=(str(path),))
+
+    return [drawn(kind, at) for at in range(12) for kind in ("circle", "bar")]
+
+
+def test_pixels_learn_what_a_text_does_not_say(shapes):
+    assert tfidf(shapes[:16], shapes[16:]) is None
+    found = pixel_regression(shapes[:16], shapes[16:])
+    assert [p.answer for p in found] == [e.answer for e in shapes[16:]]
+    assert all(p.probability > 0.8 for p in found)
+
+
+def test_pixels_need_images_in_every_row(shapes):
+    assert pixel_regression(REVIEWS, [example("好")]) is None
+    assert pixel_regression(shapes, [example("好")]) is None
+
+
+def free(text, answer, images=()):
+    return GenerationExample(ROW, text, answer, references=(answer,), images=images)
+
+
+def test_the_commonest_answer():
+    train = [free("a", "yes"), free("b", "no"), free("c", "no"), free("d", "yes")]
+    assert [p.answer for p in commonest(train, [free("e", "?")] * 2)] == ["yes", "yes"]
+
+
+def test_the_nearest_row():
+    train = [free("how large is the room", "20 m²"), free("what colour is the car", "red")]
+    assert [p.answer for p in nearest(train, [free("what colour has that car", "?")])] == ["red"]
+    assert nearest(train, []) == []
+
+
+def test_the_nearest_image(shapes):
+    captioned = [free("", f"a {e.answer}", e.images) for e in shapes]
+    assert [p.answer for p in nearest(captioned[:16], captioned[16:])] == [e.answer for e in captioned[16:]]
 
 
 def test_majority():

@@ -31,7 +31,6 @@ def add_lora(model: Any, lora: LoraSection, family: Family, seed: int) -> Any:
 
     targets = [name for target in lora.target_modules or family.lora_targets for name in native(target, family)]
     check_targets(model, targets)
-    left_out = None if family.vision is None else OUTSIDE_BLOCKS if lora.vision_tower else TOWER
     if lora.vision_tower:
         if family.vision is None:
             raise ConfigError("key `lora.vision_tower` is true, but the model has no vision tower; leave it out")
@@ -41,12 +40,18 @@ def add_lora(model: Any, lora: LoraSection, family: Family, seed: int) -> Any:
         lora_alpha=lora.lora_alpha,
         lora_dropout=lora.lora_dropout,
         target_modules=targets,
-        exclude_modules=left_out,
+        exclude_modules=_left_out(model, targets, OUTSIDE_BLOCKS if lora.vision_tower else TOWER),
         task_type="CAUSAL_LM",
     )
     torch.manual_seed(seed)
     with quiet():
         return get_peft_model(model, config)
+
+
+def _left_out(model: Any, targets: Sequence[str], pattern: str) -> str | None:
+    """The pattern, where it keeps a layer from an adapter that `targets` names; PEFT warns of one that does not."""
+    names = (name for name, _ in model.named_modules() if name.rpartition(".")[2] in targets)
+    return pattern if any(re.fullmatch(pattern, name) for name in names) else None
 
 
 def native(target: str, family: Family) -> tuple[str, ...]:

@@ -45,7 +45,9 @@ def answers_of_systems(
             systems["untuned"] = _answers(predictor, test, "predicting untuned", screen)
     if baselines:
         for name, baseline in BASELINES.get(predictor.task.name, {}).items():
-            systems[name] = baseline(train, test)
+            answers = baseline(train, test)
+            if answers is not None:
+                systems[name] = answers
     return systems
 
 

@@ -14,6 +14,9 @@ NAMES = {
     "untuned": "untuned",
     "majority": "majority",
     "tfidf": "TF-IDF + LR",
+    "pixels": "pixels + LR",
+    "commonest": "commonest answer",
+    "nearest": "nearest row",
     "dictionary": "dictionary",
 }
 MOST_COLUMNS = 4
