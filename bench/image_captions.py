@@ -4,7 +4,7 @@
     python bench/image_captions.py weitiao FOLDER [--dropout 0.05]  a process from start to end
     python bench/image_captions.py tutorial FOLDER [--dropout 0.05] the same work by HF Trainer and PEFT, batch 4 × 4
     python bench/image_captions.py equal FOLDER                     losses of the first steps, same samples and adapters
-    python bench/image_captions.py tower FOLDER                     features of images of many sizes, and how fast they are
+    python bench/image_captions.py tower FOLDER                     features of images of many sizes, and their speed
 
 DIR holds a `tokenizer.json` of Qwen2's vocabulary with the tokens of Qwen2-VL, and its `tokenizer_config.json`. The
 photographs are coloured noise of 640 × 480 pixels as JPEG, the captions are put together from a few words: what is
