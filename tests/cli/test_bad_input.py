@@ -16,7 +16,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tiny import write_rows
 
@@ -132,6 +134,11 @@ DATA = {
     "missing file": (nothing, ["data.train=row.jsonl"], ["row.jsonl", "no such file", "did you mean 'rows.jsonl'?"]),
     "missing folder": (nothing, ["data.train=no/rows.jsonl"], ["no/rows.jsonl", "nor a folder 'no'", "check the path"]),
     "folder": (nothing, ["data.train=model"], ["model", "is a folder", "name a file in it"]),
+    "folder of nothing": (
+        lambda folder: (folder / "photos").mkdir(),
+        ["data.train=photos"],
+        ["photos", "is a folder", "(it has none)", "folder of images", "metadata.jsonl"],
+    ),
     "hub file, offline": (
         nothing,
         ["data.train=hf:Org/Rows/a.jsonl"],
@@ -227,6 +234,37 @@ def test_entities(case: str, work: Path, refused: Any) -> None:
     entity, words = ENTITIES[case]
     rows({"text": "李华住在南京", "entities": [PERSON]}, {"text": "李华住在南京", "entities": [entity]})(work)
     refused(work, ["train", "ner.yaml", "data.train=bad.jsonl", "task.types=[人名]"], ["bad.jsonl:2:", *words])
+
+
+def picture(name: str, keep: float = 1.0) -> Change:
+    """A JPEG of noise, cut off behind a share of its bytes."""
+
+    def change(folder: Path) -> None:
+        pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / name, "JPEG")
+        raw = (folder / name).read_bytes()
+        (folder / name).write_bytes(raw[: int(len(raw) * keep)])
+
+    return change
+
+
+IMAGES = {
+    "cut off": (picture("3.jpg", keep=0.5), "3.jpg", ["/3.jpg: is broken", "replace it"]),
+    "a text": (content("3.png", "这不是图片"), "3.png", ["/3.png: is none that can be read", "wanted JPEG, PNG"]),
+    "an address": (nothing, "https://example.org/3.jpg", ["image 'https://", "is an address", "download it first"]),
+    "outside": (nothing, "../3.jpg", ["image '../3.jpg': is not in", "set data.images"]),
+}
+
+
+@pytest.mark.parametrize("case", IMAGES)
+def test_images(case: str, work: Path, qwen2_vl_folder: Path, refused: Any) -> None:
+    change, image, words = IMAGES[case]
+    shutil.copytree(qwen2_vl_folder, work / "vision")
+    both(picture("1.jpg"), change)(work)
+    rows(*({"image": name, "caption": "好"} for name in ("1.jpg", "1.jpg", image)))(work)
+    arguments = ["train", "config.yaml", "data.train=bad.jsonl", "data.validation=null", "model.name=vision"]
+    # What is cut off is seen when the pixels are read, by the model.
+    refused(work, [*arguments, "task.name=generation"], ["bad.jsonl:3: image ", *words], alone=case != "cut off")
 
 
 def test_rows_are_checked_before_an_old_run_is_replaced(trained: Path, refused: Any) -> None:
@@ -478,8 +516,10 @@ def test_standard_input(stdin: bytes, words: list[str], trained: Path, refused: 
     [
         (["product-review"], ["no data set 'product-review'", "did you mean 'product-reviews'?"]),
         (["product-reviews", "--dest", "rows.jsonl"], ["rows.jsonl", "is no folder", "--dest"]),
+        (["product-reviews", "--limit", "9"], ["'product-reviews' has no --limit", "it is built whole"]),
+        (["coco-caption"], ["no modelscope:modelscope/coco_2014_caption/", "WEITIAO_OFFLINE is set; unset it"]),
     ],
-    ids=["unknown name", "into a file"],
+    ids=["unknown name", "into a file", "limit of what has none", "offline"],
 )
 def test_fetch(arguments: list[str], words: list[str], work: Path, refused: Any) -> None:
     refused(work, ["data", "fetch", *arguments], words)

@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
+import threading
+import zipfile
 from collections import Counter
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
 from fake_hubs import FakeHubs
+from weitiao.config import DataSection
 from weitiao.data import fetch as data_sets
+from weitiao.data.fetch import coco_caption as coco
 from weitiao.data.fetch import movie_reviews as movies
 from weitiao.data.fetch import peoples_daily_ner as ner
 from weitiao.data.fetch import product_reviews as reviews
+from weitiao.data.source import read_rows
 from weitiao.errors import DataError
+from weitiao.images import MOST_BYTES
+from weitiao.tasks.generation import Generation, GenerationOptions
 
 SAMPLE = (
     "中共中央/nt  总书记/n  、/w  国家/n  主席/n  江/nr  泽民/nr  在/p  安徽省/ns  合肥市/ns  ３/m  ／/w  ４/m  处/q"
@@ -150,13 +162,43 @@ def test_files_are_written_kept_refused_and_overwritten(source: Source, tmp_path
     assert paths[0].read_text("utf-8") == "二\n"
 
 
+def test_large_files_are_copied_from_the_cache(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = tmp_path / "cached.bin"
+    cached.write_bytes(b"one")
+    monkeypatch.setattr(source, "build", lambda root: {"in/a.bin": cached})
+    path = data_sets.fetch("made-up", tmp_path / "data")[0]
+    assert path == tmp_path / "data" / "in" / "a.bin"
+    assert path.read_bytes() == b"one"
+    before = path.stat().st_mtime_ns
+    data_sets.fetch("made-up", tmp_path / "data")
+    assert path.stat().st_mtime_ns == before
+    cached.write_bytes(b"other")
+    with pytest.raises(DataError, match=r"a\.bin: there already, with other content"):
+        data_sets.fetch("made-up", tmp_path / "data")
+    data_sets.fetch("made-up", tmp_path / "data", overwrite=True)
+    assert path.read_bytes() == b"other"
+    assert sorted(p.name for p in path.parent.iterdir()) == ["a.bin"]
+
+
+def test_a_limit_is_for_data_sets_that_know_it(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="data set 'made-up' has no --limit; it is built whole"):
+        data_sets.fetch("made-up", tmp_path / "data", limit=3)
+    assert not (tmp_path / "data").exists()
+    monkeypatch.setattr(source, "LIMIT", 500, raising=False)
+    monkeypatch.setattr(source, "build", lambda root, limit: {"a": str(limit)})
+    for limit, wanted in ((None, "500"), (3, "3")):
+        assert data_sets.fetch("made-up", tmp_path / wanted, limit=limit)[0].read_text() == wanted
+
+
 def test_clear_ratings_become_labels() -> None:
     text = "1\t2.25\tA joy.\r\n2\t-0.5\tToo tepid\ta biopic\r\n3\t0.49\tIt is a film.\r\n"
     assert movies.labelled(text) == {"negative": ["Too tepid\ta biopic"], "positive": ["A joy."]}
 
 
 def test_names_and_unknown_names(tmp_path: Path) -> None:
-    assert data_sets.names() == ["ccfbdci", "fudan-news", "movie-reviews", "peoples-daily-ner", "product-reviews"]
+    assert data_sets.names() == [
+        *("ccfbdci", "coco-caption", "fudan-news", "movie-reviews", "peoples-daily-ner", "product-reviews")
+    ]
     with pytest.raises(DataError, match="did you mean 'product-reviews'"):
         data_sets.fetch("product-review", tmp_path)
     with pytest.raises(DataError, match=f"choose {', '.join(data_sets.names())}"):
@@ -205,6 +247,184 @@ def test_the_tutorials_data_comes_from_its_hub(name: str, kind: str, files: dict
             assert hubs.files_asked() == asked, "once, and nothing else"
     assert {path: (tmp_path / file).read_bytes() for path, file in files.items()} == there
     assert "Apache License 2.0" in (tmp_path / f"NOTICE-{name}.txt").read_text("utf-8")
+
+
+class Storage:
+    """A server on 127.0.0.1 with files by path; counts what it was asked for."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.asked: Counter[str] = Counter()
+        storage = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                storage.asked[self.path] += 1
+                content = storage.files.get(self.path)
+                self.send_response(404 if content is None else 200)
+                self.send_header("Content-Length", str(len(content or b"")))
+                self.end_headers()
+                self.wfile.write(content or b"")
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def table(self, rows: list[tuple[str, str, str, str]]) -> None:
+        text = io.StringIO()
+        csv.writer(text).writerows([("uniq_id", "image_id", "caption", "image"), *rows])
+        with zipfile.ZipFile(whole := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("train.csv", text.getvalue())
+        self.files["/train.csv.zip"] = whole.getvalue()
+
+
+CAPTIONS = ["A dog, in the grass.", '"Hi" says\na sign.', "草地上的狗。", "Two cats.", "A bus."]
+
+
+@pytest.fixture
+def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """What the script in ModelScope's repository names: five rows on four images, the first two on the same."""
+    served = Storage()
+    rows = []
+    for number, caption in enumerate(CAPTIONS):
+        identity = str(max(number, 1))
+        rows.append((str(number), identity, caption, f"{served.address}/{identity}.jpg"))
+        Image.new("RGB", (40, 30), (50 * number, 0, 0)).save(made := io.BytesIO(), "JPEG")
+        served.files[f"/{identity}.jpg"] = made.getvalue()
+    served.table(rows)
+    script = tmp_path / "hub/datasets/modelscope--coco_2014_caption/snapshots/master/coco_2014_caption.py"
+    script.parent.mkdir(parents=True)
+    urls = f'_URLS = {{\n    "train": "{served.address}/train.csv.zip",\n    "valid": ""}}\n'
+    script.write_text(f'raise SystemExit("not to be run")\n{urls}')
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "hub"))
+    monkeypatch.delenv("WEITIAO_OFFLINE")
+    monkeypatch.setattr("weitiao.hub.index_client.TRIES", 1)
+    monkeypatch.chdir(tmp_path)
+    yield served
+    served.server.shutdown()
+    served.server.server_close()
+
+
+def fetch_coco(limit: int | None = None, **more: bool) -> list[str]:
+    return [path.as_posix() for path in data_sets.fetch("coco-caption", Path("data"), "cache", limit=limit, **more)]
+
+
+def test_coco_rows_become_the_tutorials_files(storage: Storage) -> None:
+    images = [f"data/coco_2014_caption/{identity}.jpg" for identity in (1, 2, 3)]
+    assert fetch_coco(4) == [*images, "data/coco-2024-dataset.csv", "data/data_vl.json", "data/NOTICE-coco-caption.txt"]
+    for path in images:
+        assert Path(path).read_bytes() == storage.files[f"/{Path(path).name}"]
+    assert storage.asked == Counter(["/train.csv.zip", "/1.jpg", "/2.jpg", "/3.jpg"])
+    with open("data/coco-2024-dataset.csv", encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["caption"] for row in table] == CAPTIONS[:4]
+    assert [row["image_path"] for row in table] == [f"coco_2014_caption/{identity}.jpg" for identity in (1, 1, 2, 3)]
+    told = json.loads(Path("data/data_vl.json").read_text("utf-8"))
+    assert told[1] == {
+        "id": "identity_2",
+        "conversations": [
+            {"from": "user", "value": "COCO Yes: <|vision_start|>coco_2014_caption/1.jpg<|vision_end|>"},
+            {"from": "assistant", "value": CAPTIONS[1]},
+        ],
+    }
+    assert [row["id"] for row in told] == [f"identity_{number}" for number in (1, 2, 3, 4)]
+    assert "Flickr" in Path("data/NOTICE-coco-caption.txt").read_text("utf-8")
+
+
+def test_coco_files_are_rows_of_the_task(storage: Storage) -> None:
+    fetch_coco(4)
+    task = Generation(GenerationOptions(language="en", question="COCO Yes:", metrics=["cider"]))
+    for file in ("data/coco-2024-dataset.csv", "data/data_vl.json"):
+        examples = [task.example(row) for row in read_rows(file, DataSection(train=file))]
+        assert [example.answer for example in examples] == CAPTIONS[:4]
+        assert [example.text for example in examples] == ["COCO Yes:"] * 4
+        assert examples[3].images == (str(Path("data/coco_2014_caption/3.jpg").resolve()),)
+
+
+def test_coco_is_downloaded_once_and_more_rows_are_added(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert coco.LIMIT == 500
+    fetch_coco(2)
+    storage.asked.clear()
+    fetch_coco(2)
+    assert not storage.asked
+    with pytest.raises(DataError, match=r"data_vl\.json: there already, with other content"):
+        fetch_coco(4)
+    assert storage.asked == Counter(["/2.jpg", "/3.jpg"])
+    monkeypatch.setenv("WEITIAO_OFFLINE", "1")
+    fetch_coco(4, overwrite=True)
+    with pytest.raises(DataError, match=r"no cache.*4\.jpg on this disk, and WEITIAO_OFFLINE is set"):
+        fetch_coco(overwrite=True)
+
+
+def test_coco_offline_asks_no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELSCOPE_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(DataError, match=r"coco_2014_caption\.py on this disk .* WEITIAO_OFFLINE is set") as caught:
+        data_sets.fetch("coco-caption", tmp_path / "data", str(tmp_path / "cache"))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "data").exists()
+
+
+def test_what_coco_cannot_be_fetched_for_is_one_line(storage: Storage) -> None:
+    def refused(words: str) -> None:
+        with pytest.raises(DataError, match=words) as caught:
+            fetch_coco(4)
+        assert "\n" not in str(caught.value)
+        assert not Path("data").exists()
+
+    good, image = dict(storage.files), storage.files["/2.jpg"]
+    del storage.files["/2.jpg"]
+    refused(r"cannot fetch http.*/2\.jpg: HTTP status 404")
+    storage.files["/2.jpg"] = b"<html>moved</html>"
+    refused(r"cannot fetch http.*/2\.jpg: image .* is none that can be read")
+    storage.files["/2.jpg"] = bytes(MOST_BYTES + 1)
+    refused(r"cannot fetch http.*/2\.jpg: 104,857,601 bytes; wanted an image of at most 104,857,600")
+    assert not list(Path("cache").rglob("*.part"))
+    storage.files["/2.jpg"] = image
+    table = Path("cache/downloads/coco-caption/train.csv.zip")
+    for content in (b"", b"<html>", good["/train.csv.zip"][:-40]):
+        storage.files["/train.csv.zip"] = content
+        table.unlink(missing_ok=True)
+        refused(r"train\.csv\.zip: is damaged \(.*\) and was removed; fetch again")
+    for row in (
+        ("0", "../1", "x", f"{storage.address}/1.jpg"),
+        ("0", "1", "x", "file:///etc/hostname"),
+        ("0", "1", "", ""),
+    ):
+        storage.table([row])
+        table.unlink(missing_ok=True)
+        refused(r"train\.csv\.zip: its row 1 is .*; wanted image_id, image, caption")
+    table.unlink()
+    storage.files = good
+    assert len(fetch_coco(4)) == 6
+
+
+def test_another_script_of_coco_is_told(storage: Storage, tmp_path: Path) -> None:
+    (script,) = (tmp_path / "hub").rglob("coco_2014_caption.py")
+    script.write_text("_URLS = read()\n")
+    with pytest.raises(DataError, match=r"coco_2014_caption\.py: names no table of the training split"):
+        fetch_coco(4)
+
+
+def test_coco_comes_from_its_hub(storage: Storage, tmp_path: Path) -> None:
+    """`weitiao data fetch coco-caption --limit 2` with ModelScope's own client, against servers on this machine."""
+    (script,) = (tmp_path / "hub").rglob("coco_2014_caption.py")
+    with FakeHubs() as hubs:
+        files = {"coco_2014_caption.py": script.read_bytes(), "README.md": b"read me"}
+        hubs.add("modelscope/coco_2014_caption", files, kind="dataset")
+        environment = {key: value for key, value in os.environ.items() if not key.endswith("_OFFLINE")}
+        environment |= hubs.environment | {"HOME": str(tmp_path), "MODELSCOPE_CACHE": str(tmp_path / "empty")}
+        arguments = [sys.executable, "-m", "weitiao.cli", "data", "fetch", "coco-caption", "--limit", "2"]
+        done = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert hubs.files_asked() == {"coco_2014_caption.py"}
+    assert done.stdout.split()[0] == "data/coco-caption/coco_2014_caption/1.jpg"
+    assert len(json.loads((tmp_path / "data/coco-caption/data_vl.json").read_text("utf-8"))) == 2
 
 
 @pytest.mark.slow

@@ -19,9 +19,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weitiao.config import DataSection
 from weitiao.data.formats import formats
 from weitiao.data.formats.json_array import BLOCK
+from weitiao.data.source import read_rows
 from weitiao.errors import DataError
+from weitiao.tasks.generation import Generation, GenerationOptions
 
 Rows = list[dict[str, Any]]
 
@@ -189,6 +192,16 @@ def test_parquet_with_a_column_twice_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"]), tmp_path / "a.parquet")
     with pytest.raises(DataError, match=r"a\.parquet: column 'text' is there twice"):
         read(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("told", [{"bytes": b"\x89PNG\n" * 99, "path": None}, {"bytes": b"x", "path": "1.png"}])
+def test_images_inside_parquet_are_refused_in_one_line(tmp_path: Path, told: dict[str, Any]) -> None:
+    """The library `datasets` writes them so; weitiao reads files beside the table."""
+    write_parquet(path := tmp_path / "a.parquet", [{"image": told, "caption": "x"}])
+    (row,) = read_rows(path, DataSection(train=str(path)))
+    wanted = "no such file" if told["path"] else "an image is dict .*; wanted the path of a file"
+    with pytest.raises(DataError, match=rf"^[^\n]*a\.parquet:1: [^\n]*{wanted}[^\n]*$"):
+        Generation(GenerationOptions()).example(row)
 
 
 def test_parquet_string_that_is_not_utf8_is_a_data_error(tmp_path: Path) -> None:

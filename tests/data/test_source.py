@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import codecs
 import hashlib
+import os
 import re
 from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from weitiao.config import DataSection
 from weitiao.data.formats import formats
 from weitiao.data.source import iter_rows, read_rows
-from weitiao.data.splits import fingerprint
+from weitiao.data.splits import fingerprint, load
 from weitiao.errors import DataError
+from weitiao.tasks.base import task_class, task_options
 
 CHINESE = "这个手机的续航让人满意，屏幕也很好。"
 LINE = b'{"text": "a", "label": "x"}\n'
@@ -225,3 +228,138 @@ def test_a_file_of_a_hubs_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     local.parent.mkdir(parents=True)
     local.write_bytes(LINE * 2)
     assert len(read_rows(name, data)) == 2
+
+
+def photos(folder: Path, *names: str) -> Path:
+    """A folder with images of these names, each of another colour."""
+    for number, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (40 * number % 256, number, 0)).save(folder / name, "PNG")
+    return folder
+
+
+def folder_rows(folder: Path) -> list[tuple[str, dict[str, object]]]:
+    """(place in the folder, fields) of its rows, whose images are all there."""
+    rows = read_rows(folder, section())
+    for row in rows:
+        assert row.image_root == str(folder)
+        assert (folder / row.fields["image"]).is_file()
+    return [(row.place.removeprefix(f"{folder}/"), dict(row.fields)) for row in rows]
+
+
+def test_a_folder_of_classes(tmp_path: Path) -> None:
+    """In the order of their paths, whatever lies deeper; hidden files, other files and empty folders are left out."""
+    folder = photos(
+        tmp_path / "p", "dog/b.PNG", "dog/a.jpg", "cat/deep/er/1.webp", "cat/2.png", ".x/1.png", "cat/._2.png"
+    )
+    (folder / "cat" / "notes.txt").write_text("x")
+    (folder / "cat" / ".DS_Store").write_text("x")
+    (folder / "bird").mkdir()
+    assert folder_rows(folder) == [
+        ("cat/2.png:1", {"image": "cat/2.png", "label": "cat"}),
+        ("cat/deep/er/1.webp:1", {"image": "cat/deep/er/1.webp", "label": "cat"}),
+        ("dog/a.jpg:1", {"image": "dog/a.jpg", "label": "dog"}),
+        ("dog/b.PNG:1", {"image": "dog/b.PNG", "label": "dog"}),
+    ]
+
+
+def test_a_folder_of_images_alone(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "p", "2.png", "1.jpeg", "图.gif")
+    assert folder_rows(folder) == [(f"{name}:1", {"image": name}) for name in ("1.jpeg", "2.png", "图.gif")]
+    data = DataSection(train="unused", images=str(tmp_path / "elsewhere"), columns={"text": "x"})
+    assert read_rows(folder, data)[0].image_root == str(folder)
+    assert read_rows(folder, data)[0].columns == {"text": "x"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("metadata.jsonl", '{"file_name": "in/1.png", "caption": "狗"}\n\n{"file_name": "2.png", "caption": "猫"}\n'),
+        ("metadata.csv", "file_name,caption\nin/1.png,狗\n\n2.png,猫\n"),
+    ],
+)
+def test_a_folder_with_metadata(name: str, content: str, tmp_path: Path) -> None:
+    folder = photos(tmp_path / "p", "in/1.png", "2.png", "not listed.png")
+    (folder / "other.json").write_text("[]")
+    (folder / name).write_text(content, "utf-8")
+    first = 1 if name.endswith("jsonl") else 2
+    assert folder_rows(folder) == [
+        (f"{name}:{first}", {"image": "in/1.png", "caption": "狗"}),
+        (f"{name}:{first + 2}", {"image": "2.png", "caption": "猫"}),
+    ]
+    (folder / name).write_bytes(content.encode("gb18030"))
+    assert "set data.encoding=gb18030" in error_of(folder)
+    assert dict(read_rows(folder, section("gb18030"))[0].fields) == {"image": "in/1.png", "caption": "狗"}
+
+
+def test_folders_that_are_no_rows_are_explained(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "in").mkdir(parents=True)
+    assert re.match(
+        r": is a folder; name a file in it \(it has none\), or a folder of images", error_of(tmp_path / "empty")
+    )
+    (tmp_path / "empty" / "in" / ".1.png").write_bytes(b"x")
+    assert "or a folder of images" in error_of(tmp_path / "empty")
+    listed = photos(tmp_path / "listed", "in/1.png")
+    (listed / "rows.json").write_bytes(b"[]")
+    assert error_of(listed) == ": is a folder; name a file in it (rows.json)"
+    mixed = error_of(photos(tmp_path / "mixed", "1.png", "cat/2.png"))
+    assert re.match(r": holds images \(1\.png\) beside folders of them \(cat/2\.png\); wanted a folder for each", mixed)
+    splits = photos(tmp_path / "splits", "train/cat/1.png", "Val/cat/2.png")
+    assert error_of(splits).startswith(
+        ": its folders are splits, not classes (Val, train); name each, such as data.train="
+    )
+    both = photos(tmp_path / "both", "1.png")
+    for name in ("metadata.jsonl", "metadata.csv"):
+        (both / name).write_bytes(b"x")
+    assert error_of(both) == ": holds metadata.jsonl and metadata.csv; remove one of them"
+    (both / "metadata.csv").unlink()
+    (both / "metadata.jsonl").write_bytes(b'{"image": "1.png", "caption": "x"}\n')
+    assert re.match(r"/metadata\.jsonl:1: no 'file_name'; wanted .* found image, caption", error_of(both))
+    (both / "metadata.jsonl").write_bytes(b"\n")
+    assert error_of(both) == ": holds no rows; wanted at least one"
+
+
+def test_links_to_folders_and_impossible_names_are_explained(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "p", "cat/1.png")
+    (folder / "dog").symlink_to("cat")
+    assert error_of(folder) == "/dog: is a link to a folder; put the folder itself there"
+    (folder / "dog").unlink()
+    os.rename(folder / "cat" / "1.png", os.fsencode(folder / "cat") + b"/\xff.png")
+    with pytest.raises(DataError, match="not UTF-8; rename it"):
+        read_rows(folder, section())
+    with pytest.raises(DataError, match=r"'a;b\.png': .* holds `;`, .*; rename it"):
+        read_rows(photos(tmp_path / "q", "a;b.png"), section())
+
+
+def test_a_folders_fingerprint_is_its_names_and_contents(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "p", "cat/1.png", "dog/2.png")
+    data = DataSection(train=str(folder))
+    seen = [fingerprint(data)]
+    assert list(seen[0]) == [str(folder)]
+    (folder / "cat" / "notes.txt").write_text("x")
+    assert fingerprint(data) == seen[0]
+    for change in (
+        lambda: (folder / "cat" / "1.png").rename(folder / "dog" / "1.png"),
+        lambda: Image.new("RGB", (9, 9)).save(folder / "dog" / "2.png"),
+        lambda: (folder / "dog" / "1.png").unlink(),
+        lambda: (folder / "metadata.jsonl").write_text('{"file_name": "dog/2.png", "label": "dog"}\n'),
+        lambda: (folder / "metadata.jsonl").write_text('{"file_name": "dog/2.png", "label": "cat"}\n'),
+    ):
+        change()
+        seen.append(fingerprint(data))
+    assert len({str(found) for found in seen}) == len(seen)
+
+
+def test_folders_are_splits(tmp_path: Path) -> None:
+    """Trained, validated and tested on folders; an image that two of them hold is left out of the earlier one."""
+    train = photos(tmp_path / "train", *(f"{name}/{n}.png" for name in ("cat", "dog") for n in range(3)))
+    test = tmp_path / "test"
+    (test / "dog").mkdir(parents=True)
+    (test / "dog" / "same.png").write_bytes((train / "dog" / "0.png").read_bytes())
+    options = task_options({"name": "classification"})
+    data = DataSection(train=str(train), validation=1 / 3, test=str(test))
+    task, splits = load(data, options, seed=1)
+    assert isinstance(task, task_class("classification"))
+    assert [len(rows) for rows in (splits.train, splits.validation, splits.test)] == [3, 2, 1]
+    assert any("1 training row left out" in note for note in splits.notes)
+    assert set(fingerprint(data)) == {str(train), str(test)}

@@ -9,7 +9,7 @@ from texts import texts
 from weitiao.config import load_config
 from weitiao.errors import ConfigError, DataError
 from weitiao.tasks.base import Task, language_of, task_class, task_names, task_options
-from weitiao.types import Choice, Constraint, Grammar, Prediction, Row
+from weitiao.types import Choice, Constraint, FreeText, Grammar, Prediction, Row
 
 CHINESE = "李华昨天在南京的比赛里赢了"
 ENGLISH = "Li Hua won the match in Nanjing 昨天"
@@ -18,6 +18,12 @@ SAMPLES = {
         ({}, {"label": "体育"}),
         ({"multi_label": True}, {"label": ["体育", "经济"]}),
         ({"options": "row"}, {"options": ["体育", "经济"], "label": "体育"}),
+    ],
+    "generation": [
+        ({}, {"output": "李华在客场赢得了比赛，全队都很高兴"}),
+        ({}, {"answer": "李华"}),
+        ({}, {"answers": ["李华", "李华", "李华"]}),
+        ({"metrics": ["anls", "exact_match"]}, {"answers": ["Li Hua", "李华", "李华"]}),
     ],
     "ner": [
         ({}, {"entities": [{"start": 0, "end": 2, "type": "人名"}]}),
@@ -61,10 +67,11 @@ def test_an_answer_reads_back_and_measures_as_perfect(name, options, fields):
     assert made.text == CHINESE
     told = task.target(made.answer)
     assert task.parse(told, made) == made.answer
-    assert task.parse(told + "☃", made) is None
+    assert task.parse("", made) is None
+    assert not task.has_labels or task.parse(told + "☃", made) is None
     assert task.read_record(json.loads(json.dumps(task.record(made.answer), ensure_ascii=False))) == made.answer
     assert task.read_record(task.record(None)) is None
-    assert task.named(made.answer)
+    assert bool(task.named(made.answer)) == task.has_labels
     assert task.right(made.answer, made)
     assert not task.right(None, made)
     assert isinstance(task.stratum(made), str)
@@ -99,7 +106,7 @@ def test_the_headline_may_choose_the_best_adapter(name, options, fields):
 def test_the_constraint_is_one_that_prediction_knows(name, options, fields):
     task = task_of(name, options, fields)
     found: Constraint = task.constraint(task.example(row(fields)), str)
-    assert isinstance(found, Choice | Grammar)
+    assert isinstance(found, Choice | Grammar if task.has_labels else FreeText)
 
 
 @samples
@@ -136,6 +143,8 @@ def test_the_instructions_language_is_that_of_the_rows(name, options, fields):
     assert kind.resolve(asked, [row(fields, CHINESE)]).language == "zh"
     chosen = task_options({"name": name, **options, "language": "en"})
     assert kind.resolve(chosen, [row(fields, CHINESE)]).language == "en"
+    if not kind.has_labels:
+        return  # what is asked stands in the rows, and there is one system message
     english, chinese = kind(kind.resolve(chosen, [row(fields)])), kind(kind.resolve(asked, [row(fields)]))
     first_lines = [task.prompt(task.example(row(fields)))[0].text.split("\n")[0] for task in (english, chinese)]
     assert [language_of([line]) for line in first_lines] == ["en", "zh"]
@@ -144,7 +153,7 @@ def test_the_instructions_language_is_that_of_the_rows(name, options, fields):
 @samples
 def test_rows_without_an_answer_are_for_prediction_only(name, options, fields):
     task = task_of(name, options, fields)
-    answer = {"label", "entities"} & set(fields)
+    answer = {"label", "entities", "output", "answer", "answers"} & set(fields)
     bare = {key: value for key, value in fields.items() if key not in answer}
     with pytest.raises(DataError, match=r"^train\.jsonl:17: "):
         task.example(row(bare))
@@ -154,7 +163,8 @@ def test_rows_without_an_answer_are_for_prediction_only(name, options, fields):
 @samples
 @pytest.mark.parametrize("text", ["", " \n\t", None, 3, ["a"]])
 def test_a_row_needs_a_text(name, options, fields, text):
-    with pytest.raises(DataError, match=r"^train\.jsonl:17: (no|the) text"):
+    wanted = "(no|the) text" if task_class(name).has_labels else "(nothing is asked|the text)"
+    with pytest.raises(DataError, match=rf"^train\.jsonl:17: {wanted}"):
         task_of(name, options, fields).example(row(fields, text))
 
 
@@ -169,7 +179,11 @@ def test_columns_may_have_other_names(name, options, fields):
 
 @pytest.mark.parametrize(
     ("told", "message"),
-    [("classificatoin", "did you mean 'classification'"), ("xyz", "choices: classification, ner"), ("base", "")],
+    [
+        ("classificatoin", "did you mean 'classification'"),
+        ("xyz", "choices: classification, generation, ner"),
+        ("base", ""),
+    ],
 )
 def test_an_unknown_task_is_refused(told, message):
     with pytest.raises(ConfigError, match=f"`task.name` = '{told}': no such task.*{message}"):

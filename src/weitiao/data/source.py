@@ -2,16 +2,17 @@
 
     train.jsonl:17: broken JSON at column 9, near '"text" "很好"' (Expecting ':' delimiter); correct or remove it
 
-Formats are in `formats/`, which says how to add one.
+Formats are in `formats/`, which says how to add one. A folder of images is read as a file of rows, one for each image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from weitiao.config import DataSection, nearest
-from weitiao.data.formats import Format, formats
+from weitiao.data.formats import Format, formats, image_folder
 from weitiao.errors import DataError
 from weitiao.hub.cache import hub_file
 from weitiao.hub.names import data_name, names_hub
@@ -29,8 +30,8 @@ def iter_rows(path: str | Path, data: DataSection) -> Iterator[Row]:
     root = image_root(file, data)
     row = None
     try:
-        for line, fields in _format_of(file).read(file, data.encoding):
-            row = Row(fields, str(file), line, data.columns, root)
+        for source, line, fields in _records(file, data.encoding):
+            row = Row(fields, str(source), line, data.columns, root)
             yield row
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error})") from None
@@ -39,12 +40,12 @@ def iter_rows(path: str | Path, data: DataSection) -> Iterator[Row]:
 
 
 def image_root(file: Path, data: DataSection) -> str:
-    """Folder below which the images of a data file must lie."""
-    return data.images or str(file.parent)
+    """Folder below which the images of a data file must lie; a folder of images is its own."""
+    return str(file) if file.is_dir() else data.images or str(file.parent)
 
 
 def data_file(path: str | Path) -> Path:
-    """The path of a file that exists and is not empty; DataError otherwise, with the name that was likely meant.
+    """Path of a file that exists and is not empty, or of a folder of images; DataError otherwise, with the likely name.
 
     What is no file here but names one on a hub (`hub/names.py`) is that file, downloaded once.
     """
@@ -55,7 +56,7 @@ def data_file(path: str | Path) -> Path:
             _format_of(Path(data_name(name)[1]))
             file = hub_file(name)
         if file.is_dir():
-            raise DataError(f"{file}: is a folder; name a file in it ({_names_in(file) or 'it has none'})")
+            _refuse_other_folders(file)
         if not file.exists():
             raise _missing(file)
         if file.is_file() and not file.stat().st_size:
@@ -63,6 +64,27 @@ def data_file(path: str | Path) -> Path:
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error})") from None
     return file
+
+
+def _records(file: Path, encoding: str) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+    """(file, line, fields) of each row."""
+    if file.is_dir():
+        yield from image_folder.read(file, encoding)
+        return
+    for line, fields in _format_of(file).read(file, encoding):
+        yield file, line, fields
+
+
+def _refuse_other_folders(folder: Path) -> None:
+    """DataError for a folder whose images are not its rows: none are there, or data files tell of them."""
+    names = _names_in(folder)
+    if names and not any(name in names for name in image_folder.METADATA):
+        raise DataError(f"{folder}: is a folder; name a file in it ({_listed(names)})")
+    if not image_folder.is_image_folder(folder):
+        raise DataError(
+            f"{folder}: is a folder; name a file in it (it has none), or a folder of images, of classes with images, "
+            "or with a metadata.jsonl"
+        )
 
 
 def _format_of(file: Path) -> Format:
@@ -84,6 +106,9 @@ def _missing(file: Path) -> DataError:
     )
 
 
-def _names_in(folder: Path) -> str:
-    names = sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in formats())
+def _names_in(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir() if entry.suffix.lower() in formats())
+
+
+def _listed(names: list[str]) -> str:
     return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

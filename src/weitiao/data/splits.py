@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from weitiao.config import DataSection
+from weitiao.data.formats import image_folder
 from weitiao.data.source import data_file, read_rows
 from weitiao.errors import ConfigError, DataError
 from weitiao.images import image_facts
@@ -75,11 +76,14 @@ def row_key(example: Example) -> str:
 
 
 def fingerprint(data: DataSection) -> dict[str, str]:
-    """File → SHA-256 of its bytes, for every file that `load` reads."""
+    """File → SHA-256 of its bytes, for every file that `load` reads; of a folder of images, of all that it holds."""
     found = {}
     for path in _files(data).values():
         file = data_file(path)
         try:
+            if file.is_dir():
+                found[path] = image_folder.digest(file, data.encoding)
+                continue
             with file.open("rb") as raw:
                 found[path] = hashlib.file_digest(raw, "sha256").hexdigest()
         except OSError as error:

@@ -113,13 +113,14 @@ class Generation(Task):
         images = iter(self.images_of(row))
         turns = list(self._turns(row))
         if turns and turns[-1][0] == "assistant" and self.field(row, "conversation") is not None:
-            references: tuple[str, ...] = (self._answer(turns.pop()[1], row),)
+            references: tuple[str, ...] = (self._answer(_joined(turns.pop()[1], row), row),)
         elif labelled or self.answered(row, "answer"):
             references = self._references(row)
         else:
             references = ()
         messages = self._placed(turns, list(images), row)
         _refuse_roles(messages, row)
+        _refuse_empty(messages, row)
         return GenerationExample(
             row,
             "\n".join(message.text for message in messages if message.role != "system"),
@@ -153,7 +154,7 @@ class Generation(Task):
                 f"{' or '.join(map(repr, (*self.fields['question'], *self.fields['text'])))} "
                 f"(or set data.columns), found {', '.join(map(str, row.fields)) or 'nothing'}"
             )
-        yield "user", "\n".join(parts)
+        yield "user", [f"{part}\n" for part in parts[:-1]] + parts[-1:]
 
     def _references(self, row: Row) -> tuple[str, ...]:
         value = self.field(row, "answer")
@@ -292,6 +293,14 @@ def _pieces(content: Any, row: Row) -> Iterator[Any]:
             raise DataError(f"{row.place}: a message says {piece!r:.60}; wanted text, or parts of type text and image")
 
 
+def _joined(content: Any, row: Row) -> Any:
+    """The text of a message's content where it is in parts of text alone; other content as it is."""
+    if not isinstance(content, list | tuple):
+        return content
+    pieces = list(_pieces(content, row))
+    return "".join(pieces) if all(isinstance(piece, str) for piece in pieces) else content
+
+
 def _images_first(parts: Sequence[TextPart | ImagePart]) -> tuple[TextPart | ImagePart, ...]:
     """The same parts, or with the images before the text where all of them close it."""
     texts = [part for part in parts if isinstance(part, TextPart)]
@@ -329,6 +338,12 @@ def _refuse_roles(messages: Sequence[Message], row: Row) -> None:
             f"{row.place}: the conversation goes {', '.join(roles) or 'nowhere'}; "
             "wanted user and assistant in turn, a user's message first, an answer last"
         )
+
+
+def _refuse_empty(messages: Sequence[Message], row: Row) -> None:
+    for message in messages:
+        if message.role != "system" and message.empty:
+            raise DataError(f"{row.place}: a message of the {message.role} is empty; fill it in or remove the row")
 
 
 TASK = Generation

@@ -2,22 +2,32 @@
 
 To add one, write `data/fetch/<name>.py`; the file name is the registry. It has
 
-    build(root)   {file name: text or bytes} out of what `hub/package_index.py` puts below the folder `root`, the same
-                  at every call, on every machine; or out of `hub.cache.hub_file`, as the hub has it
+    build(root)   {file: its text, its bytes or the path of a file to copy} out of what `hub/package_index.py` puts
+                  below the folder `root`, the same at every call, on every machine; or out of `hub.cache.hub_file`, as
+                  the hub has it. Many or large files are given as paths, so that one at a time is in memory
     NOTICE        text on the source and its licence, written beside the data as NOTICE-<name>.txt
+    LIMIT         only where `build(root, limit)` can take the first rows alone: how many by default
 """
 
 from __future__ import annotations
 
+import filecmp
 import importlib
+import io
 import pkgutil
+import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import IO
 
 from weitiao.config import nearest
 from weitiao.errors import DataError
 from weitiao.hub.cache import cache_root
 from weitiao.hub.package_index import atomic
+
+Content = str | bytes | Path
+"""Of a file; a path is that of a file with the same content."""
 
 
 def names() -> list[str]:
@@ -25,12 +35,16 @@ def names() -> list[str]:
     return sorted(module.name.replace("_", "-") for module in pkgutil.iter_modules(__path__))
 
 
-def fetch(name: str, dest: Path, cache_dir: str | None = None, overwrite: bool = False) -> list[Path]:
+def fetch(
+    name: str, dest: Path, cache_dir: str | None = None, overwrite: bool = False, limit: int | None = None
+) -> list[Path]:
     """Build the data set `name` in the folder `dest`; paths of its files and of its notice.
 
     cache_dir: where the download is kept (`hub.cache.cache_root`).
-    A file that is there with the same content is kept. Raises DataError for an unknown name, or, unless
-    `overwrite`, when `dest` holds another file of one of the names; WeitiaoError when the source is not to be had.
+    limit: rows to take of a data set that can be taken in part; by default its `LIMIT`.
+    A file that is there with the same content is kept. Raises DataError for an unknown name, for a `limit` of a data
+    set that is built whole, or, unless `overwrite`, when `dest` holds another file of one of the names; WeitiaoError
+    when the source is not to be had.
     """
     known, name = names(), name.replace("_", "-")
     if name not in known:
@@ -39,28 +53,42 @@ def fetch(name: str, dest: Path, cache_dir: str | None = None, overwrite: bool =
     if dest.exists() and not dest.is_dir():
         raise DataError(f"{dest}: is no folder; name another one with --dest")
     source = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")
-    files: dict[str, str | bytes] = dict(source.build(cache_root(cache_dir) / "downloads"))
+    root = cache_root(cache_dir) / "downloads"
+    if hasattr(source, "LIMIT"):
+        files: dict[str, Content] = dict(source.build(root, source.LIMIT if limit is None else limit))
+    elif limit is None:
+        files = dict(source.build(root))
+    else:
+        raise DataError(f"data set {name!r} has no --limit; it is built whole, so leave that out (data.train_rows=…)")
     files[f"NOTICE-{name}.txt"] = source.NOTICE
-    return _written({dest / file: _bytes(content) for file, content in files.items()}, overwrite)
+    return _written({dest / file: content for file, content in files.items()}, overwrite)
 
 
-def _written(files: Mapping[Path, bytes], overwrite: bool) -> list[Path]:
+def _written(files: Mapping[Path, Content], overwrite: bool) -> list[Path]:
     changed = {path: content for path, content in files.items() if not _holds(path, content)}
     taken = [str(path) for path in changed if path.exists()]
     if taken and not overwrite:
-        raise DataError(f"{_list(taken)}: there already, with other content; name another folder or pass --overwrite")
+        some = _list(taken if len(taken) <= 5 else [*taken[:5], "…"])
+        raise DataError(f"{some}: there already, with other content; name another folder or pass --overwrite")
     for path, content in changed.items():
-        with atomic(path) as file:
-            file.write(content)
+        with _opened(content) as source, atomic(path) as file:
+            shutil.copyfileobj(source, file, 1 << 20)
     return list(files)
 
 
-def _bytes(content: str | bytes) -> bytes:
-    return content.encode() if isinstance(content, str) else content
+def _opened(content: Content) -> AbstractContextManager[IO[bytes]]:
+    if isinstance(content, Path):
+        return content.open("rb")
+    return io.BytesIO(content.encode() if isinstance(content, str) else content)
 
 
-def _holds(path: Path, content: bytes) -> bool:
-    return path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content
+def _holds(path: Path, content: Content) -> bool:
+    if not path.is_file():
+        return False
+    if isinstance(content, Path):
+        return filecmp.cmp(path, content, shallow=False)
+    with _opened(content) as source:
+        return path.read_bytes() == source.read()
 
 
 def _list(items: list[str]) -> str:
