@@ -63,7 +63,8 @@ Pixels = Annotated[int, Field(ge=1, le=16_384)]
 
 class DataSection(Section):
     train: str
-    """File of labelled rows: .jsonl, .json, .csv, .tsv, .parquet or .xlsx. A file of a hub's data set is named as
+    """File of labelled rows: .jsonl, .json, .csv, .tsv, .parquet or .xlsx; or a folder of images, with a folder inside it
+    for each label or with its metadata.csv or metadata.jsonl. A file of a hub's data set is named as
     `modelscope:ORG/NAME/path/rows.jsonl` or `hf:ORG/NAME@REV/rows.parquet` and downloaded once; so in the next keys."""
     validation: str | float | None = 0.1
     """A file, or the share of `train` to hold out; its metric chooses the best adapter. Null: none."""

@@ -63,7 +63,8 @@ def test_the_text_keeps_within_max_length(chat, text, max_length):
         if max_length >= 32:
             assert head
             assert tail
-            assert kept >= max_length - 16, "no more is left out than must be"
+            # A code point whose normal form is three of four bytes has up to twelve tokens, on either side of the gap.
+            assert kept >= max_length - 24, "no more is left out than must be"
 
 
 def test_head_and_tail_are_kept_in_equal_parts(chat):

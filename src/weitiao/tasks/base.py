@@ -108,8 +108,8 @@ class Task(ABC):
         """Absolute paths of the row's images; DataError when one is no file below `row.image_root`."""
         value = cls.field(row, "image")
         names = value if isinstance(value, list | tuple) else [] if value is None or value == "" else [value]
-        if len(names) == 1 and isinstance(names[0], str) and ";" in names[0]:  # several, in a cell of a table
-            names = [name.strip() for name in names[0].split(";") if name.strip()]
+        if isinstance(value, str) and ";" in value:  # several, in a cell of a table
+            names = [name.strip() for name in value.split(";") if name.strip()]
         return tuple(cls.image_at(name, row) for name in names)
 
     @staticmethod
