@@ -63,8 +63,8 @@ Pixels = Annotated[int, Field(ge=1, le=16_384)]
 
 class DataSection(Section):
     train: str
-    """File of labelled rows: .jsonl, .json, .csv, .tsv, .parquet or .xlsx; or a folder of images, with a folder inside it
-    for each label or with its metadata.csv or metadata.jsonl. A file of a hub's data set is named as
+    """File of labelled rows: .jsonl, .json, .csv, .tsv, .parquet or .xlsx; or a folder of images, with a folder inside
+    for each label or with a metadata.csv or metadata.jsonl. A file of a hub's data set is named as
     `modelscope:ORG/NAME/path/rows.jsonl` or `hf:ORG/NAME@REV/rows.parquet` and downloaded once; so in the next keys."""
     validation: str | float | None = 0.1
     """A file, or the share of `train` to hold out; its metric chooses the best adapter. Null: none."""
@@ -167,6 +167,8 @@ class EngineSection(Section):
     """Lay samples end to end behind one shared prefix; false is the plain padded path."""
     attention: Literal["auto", "rows", "varlen", "dense"] = "auto"
     """How a pack attends: `varlen` needs CUDA, `rows` runs everywhere, `dense` is the slow oracle."""
+    lora_gemm: bool = True
+    """Compute a linear layer and its adapter together; false leaves it to PEFT."""
     tokens_per_pack: int = Field(4096, ge=256)
     """Most tokens that one pack may hold; a single longer example gets a pack of its own."""
     image_cache_gib: float = Field(20, ge=0, allow_inf_nan=False)

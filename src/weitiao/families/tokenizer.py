@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -30,7 +31,7 @@ class TextTokenizer:
             spec = json.loads(raw)
             self._controls = {token["content"]: int(token["id"]) for token in spec.get("added_tokens") or ()}
             self._plain = Tokenizer.from_str(json.dumps({**spec, "added_tokens": [], "post_processor": None}))
-            self._full = Tokenizer.from_str(raw.decode("utf-8"))
+            self._raw = raw.decode("utf-8")
         except FileNotFoundError:
             raise ModelError(f"{folder}: no tokenizer.json; a fast tokenizer is needed") from None
         except Exception as error:  # the library raises bare Exception for a file that it cannot read
@@ -38,6 +39,11 @@ class TextTokenizer:
         self._plain.no_truncation()
         self._plain.no_padding()
         self.hash = hashlib.sha256(raw).hexdigest()
+
+    @cached_property
+    def _full(self) -> Tokenizer:
+        """With its added tokens. A vocabulary takes half a second to build, and training needs this one late."""
+        return Tokenizer.from_str(self._raw)
 
     def encode(self, text: str) -> list[int]:
         return list(self._plain.encode(text, add_special_tokens=False).ids)

@@ -1,0 +1,132 @@
+"""A linear layer with its adapter, computed together, is what PEFT computes: the same output and the same gradients."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft.tuners.lora import LoraLayer
+
+from parity.oracle import TOLERANCE, gradients, lora_model, worst_error
+from runs import adapter, run_config, trained
+from weitiao.engine.lora_gemm import use_lora_gemm
+
+
+def both(folder: Path, dropout: float = 0.0):
+    ours, theirs = lora_model(folder), lora_model(folder)
+    for model in (ours, theirs):
+        for layer in model.modules():
+            if isinstance(layer, LoraLayer) and dropout:
+                layer.lora_dropout["default"] = torch.nn.Dropout(dropout)
+    assert use_lora_gemm(ours)
+    return ours, theirs
+
+
+def step(model, ids: torch.Tensor):
+    model.zero_grad()
+    torch.manual_seed(3)
+    logits = model(input_ids=ids, use_cache=False).logits
+    loss = torch.nn.functional.cross_entropy(logits[0, :-1], ids[0, 1:])
+    loss.backward()
+    return logits.detach(), gradients(model)
+
+
+IDS = torch.randint(0, 500, (1, 60), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("family", ["qwen2", "glm4", "qwen2_vl"])
+@pytest.mark.parametrize("recompute", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
+def test_output_and_gradients(family: str, recompute: bool, request: pytest.FixtureRequest) -> None:
+    ours, theirs = both(request.getfixturevalue(f"{family}_folder"))
+    if recompute:
+        ours.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+        ours.train()
+    found, wanted = step(ours, IDS), step(theirs, IDS)
+    torch.testing.assert_close(found[0], wanted[0], rtol=1e-4, atol=1e-4)
+    error, name = worst_error(found[1], wanted[1])
+    assert error <= TOLERANCE, f"{name}: {error:.2e}"
+
+
+def test_after_an_update_the_new_weights_count(qwen2_folder: Path) -> None:
+    ours, theirs = both(qwen2_folder)
+    for model in (ours, theirs):
+        step(model, IDS)
+        with torch.no_grad():
+            for _, parameter in model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.add_(parameter.grad, alpha=-0.1)
+    error, name = worst_error(step(ours, IDS)[1], step(theirs, IDS)[1])
+    assert error <= TOLERANCE, f"{name}: {error:.2e}"
+
+
+def test_prediction_before_training(qwen2_folder: Path) -> None:
+    """What was cast in inference mode is no obstacle to a gradient."""
+    ours, theirs = (model.to(torch.bfloat16) for model in both(qwen2_folder))
+    for model in (ours, theirs):
+        for name, parameter in model.named_parameters():
+            if "lora_" in name:
+                parameter.data = parameter.data.float()
+    with torch.inference_mode():
+        ours(input_ids=IDS)
+    found, wanted = step(ours, IDS), step(theirs, IDS)
+    assert all(gradient.dtype == torch.float32 for gradient in found[1].values())
+    assert worst_error(found[1], wanted[1])[0] < 0.1
+
+
+def test_a_disabled_adapter_does_nothing(qwen2_folder: Path) -> None:
+    ours, theirs = both(qwen2_folder)
+    with ours.disable_adapter(), theirs.disable_adapter(), torch.no_grad():
+        assert torch.equal(ours(input_ids=IDS).logits, theirs(input_ids=IDS).logits)
+
+
+def test_dropout_by_finite_differences() -> None:
+    """With the mask held still by the seed, the gradient is that of the function."""
+    from weitiao.engine.lora_gemm import _LoraLinear
+
+    draw = torch.Generator().manual_seed(0)
+    x, weight, bias, a, b = (
+        torch.randn(size, generator=draw, dtype=torch.float64) for size in ((2, 5, 6), (7, 6), (7,), (3, 6), (7, 3))
+    )
+
+    def layer(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(1)
+        return _LoraLinear.apply(x, weight, bias, a, b, a.detach(), b.detach(), 0.7, 0.4)
+
+    inputs = [value.requires_grad_() for value in (x, a, b)]
+    assert torch.autograd.gradcheck(layer, inputs)
+    seen = layer(*inputs) - torch.nn.functional.linear(x, weight, bias)
+    assert not torch.allclose(seen, 0.7 * x @ a.T @ b.T), "nothing was dropped"
+
+
+def test_dropout_keeps_the_mean(qwen2_folder: Path) -> None:
+    ours, _ = both(qwen2_folder, dropout=0.3)
+    layer = next(module for module in ours.modules() if isinstance(module, LoraLayer))
+    x = torch.randn(1, 8, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        calm = layer.eval()(x)
+        layer.train()
+        mean = torch.stack([layer(x) for _ in range(4000)]).mean(0)
+        spread = layer(x) - calm
+    assert spread.abs().max() > 0.01
+    torch.testing.assert_close(mean, calm, rtol=0, atol=float(spread.abs().max()) / 8)
+
+
+def test_what_does_not_fit_is_left_to_peft(qwen2_folder: Path) -> None:
+    model = lora_model(qwen2_folder)
+    layer = next(module for module in model.modules() if isinstance(module, LoraLayer))
+    layer.base_layer._hf_hook = object()
+    assert not use_lora_gemm(model)
+    assert "forward" not in vars(layer)
+
+
+def test_a_run_gives_the_same_adapter_either_way(qwen2_folder: Path, classification_file: Path, tmp_path: Path) -> None:
+    runs = []
+    for key in ("true", "false"):
+        config = run_config(
+            tmp_path, qwen2_folder, classification_file, f"run.name=run-{key}", f"engine.lora_gemm={key}"
+        )
+        runs.append(adapter(trained(config)))
+    for name, tensor in runs[0].items():
+        torch.testing.assert_close(tensor, runs[1][name], rtol=1e-3, atol=1e-5)
