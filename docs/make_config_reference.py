@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import types
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -75,17 +76,25 @@ def _meaning(model: Any, name: str) -> str:
 
 
 def _type(field: FieldInfo) -> str:
+    return _bounded(field.annotation, field.metadata)
+
+
+def _bounded(annotation: Any, limits: Iterable[Any]) -> str:
     bounds = [
         f"{sign} {getattr(limit, key)}"
-        for limit in field.metadata
+        for limit in limits
         for key, sign in BOUNDS.items()
         if getattr(limit, key, None) is not None
     ]
-    return ", ".join([_words(field.annotation), *bounds])
+    return ", ".join([_words(annotation), *bounds])
 
 
 def _words(annotation: Any) -> str:
     origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _bounded(arguments[0], [limit for told in arguments[1:] for limit in getattr(told, "metadata", [told])])
+    if origin is tuple:
+        return f"list of {len(arguments)} ({_words(arguments[0])})"
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in arguments)
     if origin in (Union, types.UnionType):

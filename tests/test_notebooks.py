@@ -16,7 +16,7 @@ import pytest
 
 from runs import lively_model
 from tiny import old_glm
-from tutorial_files import ccfbdci, fudan_news
+from tutorial_files import ccfbdci, coco_caption, data_vl, fudan_news
 from weitiao.config import RunConfig, load_config
 
 ROOT = Path(__file__).parents[1]
@@ -84,6 +84,17 @@ def test_entities_with_glm4(glm4: Path) -> None:
     assert "类型" in shown["predict-one"]
 
 
+def test_captions(folder: Path, qwen2_vl_folder: Path) -> None:
+    lively_model(folder / "qwen2-vl", qwen2_vl_folder)
+    data_vl(coco_caption(folder))
+    shown = executed("train_qwen2_vl", folder, {"MODEL": "qwen2-vl", "OVERRIDES": STEPS})
+    assert (folder / "output" / "Qwen2-VL-2B" / "metrics.json").is_file()
+    assert all(name in shown["metrics"] for name in ("finetuned", "untuned", "commonest", "nearest", "cider_low"))
+    assert len(re.findall(r"^\d +identity_\d+ ", shown["predict"], flags=re.MULTILINE)) == 4
+    assert shown["predict-one"].strip()
+    assert "Qwen2VLForConditionalGeneration, LoRA:" in shown["peft"]
+
+
 def executed(name: str, folder: Path, parameters: Mapping[str, Any]) -> dict[str, str]:
     """Id of each code cell → its outputs as text, after a run without an error; what every notebook shows is there."""
     book = _runner().run(ROOT / "notebooks" / f"{name}.ipynb", folder, parameters, timeout=300)
@@ -102,7 +113,8 @@ def executed(name: str, folder: Path, parameters: Mapping[str, Any]) -> dict[str
 def test_a_notebook_trains_as_its_script_does(path: Path) -> None:
     (cell,) = [cell for cell in nbformat.read(path, as_version=4).cells if cell.id == "config"]
     theirs = config_in(cell.source, _parameters(path))
-    assert theirs == config_in((ROOT / "examples" / f"{path.stem}.py").read_text("utf-8"), {})
+    (script,) = (ROOT / "examples").rglob(f"{path.stem}.py")
+    assert theirs == config_in(script.read_text("utf-8"), {})
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tutorial_files import coco_caption, data_vl
 from weitiao.config import SHIPPED, load_config, resolve_config
 from weitiao.data.splits import load
 from weitiao.tasks.base import task_class, task_options
 from weitiao.tasks.classification import ClassificationExample
+from weitiao.types import ImagePart, Row
 
 MODELS = {
     "qwen2-1.5b": "Qwen/Qwen2-1.5B-Instruct",
@@ -19,6 +21,15 @@ MODELS = {
     "glm4-9b-chat": "ZhipuAI/glm-4-9b-chat",
 }
 NAMES = sorted(f"{model}-{row}" for model in MODELS for row in ("fudan-news", "ccfbdci-ner"))
+VISION_MODELS = {"qwen2-vl-2b": "Qwen/Qwen2-VL-2B-Instruct", "qwen2.5-vl-3b": "Qwen/Qwen2.5-VL-3B-Instruct"}
+ALL_MODELS = MODELS | VISION_MODELS
+CAPTIONS = sorted(f"{model}-coco-caption" for model in VISION_MODELS)
+ROWS = {
+    "fudan-news": "swift/zh_cls_fudan-news",
+    "ccfbdci": "qgyd2021/chinese_ner_sft",
+    "coco-caption": "modelscope/coco_2014_caption",
+}
+"""`weitiao data fetch` → the hub's data set."""
 GPE = {"entity_label": "GPE", "entity_names": ["地缘政治实体", "政治实体", "地理实体", "社会实体"]}
 PER = {"entity_label": "PER", "entity_names": ["人名", "姓名"]}
 
@@ -27,36 +38,40 @@ def test_every_shipped_config_loads_and_the_tutorials_rows_are_among_them() -> N
     shipped = sorted(path.stem for path in SHIPPED.glob("*.yaml"))
     for name in shipped:
         task_options(load_config(name).task, name)
-    assert set(NAMES) <= set(shipped)
+    assert {*NAMES, *CAPTIONS} <= set(shipped)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *CAPTIONS])
 def test_a_name_resolves_to_a_config_whose_task_takes_its_options(name: str) -> None:
     assert resolve_config(name) == SHIPPED / f"{name}.yaml"
     config = load_config(name)
     options = task_options(config.task, name)
     task_class(options.name)(options)
-    assert config.model.name == MODELS[name.removesuffix("-fudan-news").removesuffix("-ccfbdci-ner")]
+    assert config.model.name == next(model for key, model in ALL_MODELS.items() if name.startswith(f"{key}-"))
     assert config.folder == Path("output") / f"{config.model.name.rpartition('/')[2]}-{options.name}"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *CAPTIONS])
 def test_settings_are_the_tutorials(name: str) -> None:
     config = load_config(name)
-    assert (config.lora.r, config.lora.lora_alpha, config.lora.lora_dropout) == (8, 32, 0.0)
+    lora = (64, 16, 0.05) if name in CAPTIONS else (8, 32, 0.0)
+    assert (config.lora.r, config.lora.lora_alpha, config.lora.lora_dropout) == lora
     assert config.lora.target_modules is None, "the family's: all linear layers"
     training = config.training
     assert (training.samples_per_step, training.num_train_epochs, training.learning_rate) == (16, 2, 1e-4)
     assert (training.save_steps, training.gradient_checkpointing) == (100, "auto")
-    assert config.data.max_length == 384
+    assert config.data.max_length == (8192 if name in CAPTIONS else 384)
+    assert config.data.image_size == ((280, 280) if name in CAPTIONS else None)
+    assert not config.lora.vision_tower
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *CAPTIONS])
 def test_the_header_names_the_command_and_the_data(name: str) -> None:
     header = (SHIPPED / f"{name}.yaml").read_text("utf-8").partition("\ntask:")[0]
     assert f"weitiao train {name}\n" in header
-    assert f"weitiao data fetch {'fudan-news' if 'fudan' in name else 'ccfbdci'} --dest .\n" in header
-    assert ("swift/zh_cls_fudan-news" if "fudan" in name else "qgyd2021/chinese_ner_sft") in header
+    (data_set,) = [data_set for data_set in ROWS if data_set in name]
+    assert f"weitiao data fetch {data_set} --dest .\n" in header
+    assert ROWS[data_set] in header
     assert all(line.startswith("#") for line in header.splitlines() if line)
 
 
@@ -98,6 +113,25 @@ def test_no_entity_of_the_published_shape_is_lost(name: str, tmp_path: Path, mon
         prompt = "".join(message.text for message in task.prompt(example))
         for chinese in ("地点", "人名", "地理实体", "组织"):
             assert chinese in prompt
+
+
+@pytest.mark.parametrize("name", CAPTIONS)
+def test_captions_are_asked_for_as_in_the_tutorial(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images first; and an image alone is asked about in the same words."""
+    monkeypatch.chdir(tmp_path)
+    data_vl(coco_caption(tmp_path))
+    config = load_config(name)
+    task, splits = load(config.data, task_options(config.task), config.run.seed)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (34, 2, 4)
+    for example in [*splits.train, *splits.validation, *splits.test]:
+        system, asked = task.prompt(example)
+        assert (system.role, system.text) == ("system", "You are a helpful assistant.")
+        image = asked.parts[0]
+        assert isinstance(image, ImagePart)
+        assert asked.text == "COCO Yes:"
+        assert str(example.answer).startswith("A ")
+        alone = task.example(Row({"image": image.path}, "rows", 1, {}, str(tmp_path)), labelled=False)
+        assert task.prompt(alone) == (system, asked)
 
 
 def _write(path: str, rows: list[dict[str, object]]) -> None:

@@ -47,6 +47,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def qwen2_vl(tmp_path_factory: pytest.TempPathFactory, qwen2_vl_folder: Path) -> Path:
+    """A tiny Qwen2-VL whose weights are large enough to learn."""
+    return lively_model(tmp_path_factory.mktemp("models") / "lively", qwen2_vl_folder)
+
+
+@pytest.fixture(scope="session")
 def glm4(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny GLM-4 in the layout of its first checkpoints."""
     folder = tmp_path_factory.mktemp("models")

@@ -130,6 +130,8 @@ def test_glm4_entities(script: Script, glm4: Path, tmp_path: Path) -> None:
         ("train_glm4_ner.py", "ccfbdci.jsonl", "ccfbdci"),
         ("predict_glm4.py", "test.jsonl", "fudan-news"),
         ("plain_loop.py", "train.jsonl", "fudan-news"),
+        ("qwen2_vl/csv2json.py", "coco-2024-dataset.csv", "coco-caption"),
+        ("qwen2_vl/train_qwen2_vl.py", "data_vl.json", "coco-caption"),
     ],
 )
 def test_a_missing_file_is_told_in_one_line(
@@ -157,6 +159,7 @@ def test_a_wrong_override_is_told_in_one_line(script: Script, tmp_path: Path, ar
         ("train_qwen2_ner", "qwen2-1.5b-ccfbdci-ner"),
         ("train_glm4", "glm4-9b-chat-fudan-news"),
         ("train_glm4_ner", "glm4-9b-chat-ccfbdci-ner"),
+        ("qwen2_vl/train_qwen2_vl", "qwen2-vl-2b-coco-caption"),
     ],
 )
 def test_a_script_trains_as_its_shipped_config_does(name: str, shipped: str) -> None:
