@@ -1,8 +1,8 @@
 """A linear layer with its adapter in few kernels: y = x Wᵀ + bias + s · dropout(x) Aᵀ Bᵀ.
 
 PEFT computes the same as layers one after another and copies every input to float32 for the adapters. Here A and B are
-cast once after each update instead, their product is added in place, and nothing but x (and dropout's mask) is kept for
-the backward pass: a step of few samples waits for its host to start kernels, and each costs the same.
+cast to the input's type instead, their product is added in place, and nothing but x and dropout's mask is kept for the
+backward pass: a step of few samples waits for its host to start kernels, and each costs the same.
 
 PEFT's modules keep their parameters, and their own forward pass where an adapter is switched off or merged.
 """
@@ -48,7 +48,6 @@ class _Forward:
         self.layer, self.theirs = layer, theirs
         self.a, self.b = layer.lora_A["default"], layer.lora_B["default"]
         self.dropout = layer.lora_dropout["default"]
-        self._cast: dict[str, tuple[int, torch.Tensor]] = {}
 
     def __call__(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         layer = self.layer
@@ -57,18 +56,8 @@ class _Forward:
         base = layer.base_layer
         rate = getattr(self.dropout, "p", 0.0) if self.dropout.training else 0.0
         a, b = self.a.weight, self.b.weight
-        cast = self._in(x.dtype, "a", a), self._in(x.dtype, "b", b)
-        return _LoraLinear.apply(x, base.weight, base.bias, a, b, *cast, layer.scaling["default"], rate)  # type: ignore[no-any-return]
-
-    def _in(self, dtype: torch.dtype, name: str, weight: torch.Tensor) -> torch.Tensor:
-        """The weight in another type, cast again when it has changed."""
-        known = self._cast.get(name)
-        if known is None or known[0] != weight._version or known[1].dtype != dtype or known[1].device != weight.device:
-            # A tensor made in inference mode could not be used in training.
-            with torch.inference_mode(False), torch.no_grad():
-                known = weight._version, weight.detach().to(dtype)
-            self._cast[name] = known
-        return known[1]
+        scaling = layer.scaling["default"]
+        return _LoraLinear.apply(x, base.weight, base.bias, a, b, scaling, rate)  # type: ignore[no-any-return]
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -80,13 +69,11 @@ class _LoraLinear(torch.autograd.Function):
         bias: torch.Tensor | None,
         a: torch.Tensor,
         b: torch.Tensor,
-        cast_a: torch.Tensor,
-        cast_b: torch.Tensor,
         scaling: float,
         rate: float,
     ) -> torch.Tensor:
-        """x [..., in], weight [out, in], a [r, in], b [out, r] → [..., out]. The gradients go to a and b; their cast
-        copies are computed with."""
+        """x [..., in], weight [out, in], a [r, in], b [out, r] → [..., out]; a and b in a type of their own."""
+        cast_a, cast_b = a.to(x.dtype), b.to(x.dtype)
         flat = x.reshape(-1, x.shape[-1])
         seen, mask = torch.native_dropout(flat, rate, True) if rate else (flat, None)
         inner = seen @ cast_a.T
@@ -112,7 +99,7 @@ class _LoraLinear(torch.autograd.Function):
             else:
                 g_x += torch.ops.aten.native_dropout_backward(g_inner @ a, mask, keep)
             g_x = g_x.view(*gradient.shape[:-1], -1)
-        return g_x, None, None, g_a, g_b, None, None, None, None
+        return g_x, None, None, g_a, g_b, None, None
 
 
 def _product(first: torch.Tensor, second: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
