@@ -112,18 +112,28 @@ def weitiao(folder: Path, dropout: float) -> dict[str, Any]:
     start = time.monotonic()
     import torch
 
+    from weitiao.model import load
     from weitiao.training.train import train
 
     shutil.rmtree(folder / "cache", ignore_errors=True)
     config = run_config(folder, dropout, "run")
-    imported = time.monotonic()
+    read, loaded = load.load_model, []
+
+    def load_model(*args: Any) -> Any:
+        begin = time.monotonic()
+        model = read(*args)
+        loaded.extend((begin - start, time.monotonic() - start))
+        return model
+
+    load.load_model = load_model
     train(config)
     log = [json.loads(line) for line in (config.folder / "log.jsonl").read_text("utf-8").splitlines()]
     features = list((folder / "cache" / "image-features").rglob("*.safetensors"))
     return {
         "system": "weitiao",
         "seconds": time.monotonic() - start,
-        "import_seconds": imported - start,
+        "before_loading_seconds": loaded[0],
+        "loaded_seconds": loaded[1],
         "training_seconds": next(line["training_seconds"] for line in log if "training_seconds" in line),
         "losses": [round(line["loss"], 3) for line in log if "loss" in line],
         "peak_gib": torch.cuda.max_memory_allocated() / GIB,
@@ -131,7 +141,7 @@ def weitiao(folder: Path, dropout: float) -> dict[str, Any]:
     }
 
 
-def tutorial(folder: Path, dropout: float) -> dict[str, Any]:
+def tutorial(folder: Path, dropout: float, steps: int) -> dict[str, Any]:
     """HF Trainer as the tutorial sets it: rows made lists one by one, checkpointing, the tower in every step. The lists
     stay in memory; the tutorial writes them to Arrow files and reads them back, which costs more."""
     start = time.monotonic()
@@ -184,6 +194,7 @@ def tutorial(folder: Path, dropout: float) -> dict[str, Any]:
         gradient_accumulation_steps=4,
         gradient_checkpointing=True,
         num_train_epochs=2,
+        max_steps=steps,
         learning_rate=1e-4,
         logging_steps=10,
         save_steps=100,
@@ -357,13 +368,18 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tokenizer", type=Path)
     parser.add_argument("--dropout", type=float, default=0.05)
+    parser.add_argument("--steps", type=int, default=-1, help="stop the tutorial's run, or the comparison, there")
     told = parser.parse_args()
     if told.command == "make":
         make(told.folder, told.tokenizer)
-    elif told.command in ("equal", "tower"):
-        print(json.dumps({"equal": equal, "tower": tower}[told.command](told.folder)))
-    else:
-        print(json.dumps({"weitiao": weitiao, "tutorial": tutorial}[told.command](told.folder, told.dropout)))
+        return
+    runs = {
+        "weitiao": lambda: weitiao(told.folder, told.dropout),
+        "tutorial": lambda: tutorial(told.folder, told.dropout, told.steps),
+        "equal": lambda: equal(told.folder, told.steps if told.steps > 0 else 30),
+        "tower": lambda: tower(told.folder),
+    }
+    print(json.dumps(runs[told.command]()))
 
 
 if __name__ == "__main__":
