@@ -15,7 +15,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, Literal
 
 import torch
@@ -263,6 +263,7 @@ def full_attention(
     return torch.cat(apart, dim=2).transpose(1, 2), None
 
 
+@cache
 def _grouped(kernel: Any) -> dict[str, Any]:
     """torch 2.11 takes grouped heads as they are; later releases want to be told."""
     return {"enable_gqa": True} if "enable_gqa" in inspect.signature(kernel).parameters else {}

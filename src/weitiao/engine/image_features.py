@@ -14,8 +14,9 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -109,12 +110,15 @@ class ImageFeatures:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             # Files are read while the tower computes the batch before.
             reading = [pool.submit(self.reader.patches, image) for image in batches[0]] if batches else []
+            written: list[Future[None]] = []
             for batch, following in zip(batches, [*batches[1:], []], strict=False):
                 patches = [future.result() for future in reading]
                 reading = [pool.submit(self.reader.patches, image) for image in following]
-                for image, features in zip(batch, self._frozen(batch, patches), strict=True):
-                    self.store.put(image, features)
+                found = self._frozen(batch, patches).cpu().split([image.tokens for image in batch])
+                written += [pool.submit(self.store.put, *pair) for pair in zip(batch, found, strict=True)]
                 advance(len(batch))
+            for done in written:
+                done.result()
 
     def features(self, images: Sequence[PlacedImage]) -> torch.Tensor:
         """[tokens of all images, width of the decoder], one image after another, on the tower's device."""
@@ -128,12 +132,13 @@ class ImageFeatures:
         missing = [image for image in unique(images) if key(image) not in found]
         for batch in _batches(missing, self.merge):
             patches = [self.reader.patches(image) for image in batch]
-            found.update(zip(map(key, batch), self._frozen(batch, patches), strict=True))
+            computed = self._frozen(batch, patches).split([image.tokens for image in batch])
+            found.update(zip(map(key, batch), computed, strict=True))
         return torch.cat([found[key(image)] for image in images])
 
     @torch.no_grad()
-    def _frozen(self, images: Sequence[PlacedImage], patches: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        return list(self._computed(images, patches).split([image.tokens for image in images]))
+    def _frozen(self, images: Sequence[PlacedImage], patches: Sequence[torch.Tensor]) -> torch.Tensor:
+        return self._computed(images, patches)
 
     def _computed(self, images: Sequence[PlacedImage], patches: Sequence[torch.Tensor]) -> torch.Tensor:
         grids = torch.tensor([[1, image.rows * self.merge, image.columns * self.merge] for image in images])
@@ -151,6 +156,7 @@ class FeatureStore:
         """Files of this process: these do not make room for each other."""
         self._others: list[tuple[float, int, Path]] | None = None
         self._bytes = 0
+        self._counting = Lock()
 
     def path(self, image: PlacedImage) -> Path:
         return self.root / self.tower / image.digest[:2] / f"{key(image)}.safetensors"
@@ -174,21 +180,23 @@ class FeatureStore:
             return None
 
     def put(self, image: PlacedImage, features: torch.Tensor) -> None:
-        """Keep the features, unless there is no room for them."""
+        """Keep the features, unless there is no room for them. Threads may do so at once."""
         size = features.numel() * features.element_size()
-        if not self._has_room(size):
-            return
+        with self._counting:
+            if not self._has_room(size):
+                return
+            self._bytes += size
         path = self.path(image)
         draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file({"features": features.contiguous().cpu()}, draft)
+            # A part of a batch would be written with all of it.
+            save_file({"features": features.clone()}, draft)
             draft.replace(path)
         except OSError:  # a full disk costs time, not the run
             draft.unlink(missing_ok=True)
             return
         self._used.add(path)
-        self._bytes += size
 
     def _has_room(self, size: int) -> bool:
         if self._others is None:
