@@ -66,6 +66,7 @@ def preview(
 def evaluate(
     run: Run,
     data: Annotated[Path | None, typer.Option(help="A labelled file, in place of the run's own test rows.")] = None,
+    images: Annotated[str | None, typer.Option(help="Folder of that file's images; by default the run's.")] = None,
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Measure the untuned model and the task's baselines too.")
     ] = False,
@@ -75,7 +76,7 @@ def evaluate(
     from weitiao.prediction.evaluate import evaluate as measure
     from weitiao.tracking.screen import Screen
 
-    metrics = measure(run, data, baselines=baselines, screen=Screen())
+    metrics = measure(run, data, images=images, baselines=baselines, screen=Screen())
     print(json.dumps(metrics, ensure_ascii=False, indent=2)) if as_json else _show_metrics(metrics)
 
 

@@ -58,14 +58,14 @@ class Setup:
         ]
         text = self.processor.apply_chat_template(turns, add_generation_prompt=True)
         images = [Image.open(path).convert("RGB") for path in example.images]
-        return dict(self.processor(text=[text], images=images, return_tensors="pt"))
+        return dict(self.processor(text=[text], images=images or None, return_tensors="pt"))
 
 
 @pytest.fixture(scope="module", params=["qwen2_vl", "qwen2_5_vl"])
 def setup(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Setup:
     folder = request.getfixturevalue(f"{request.param}_folder")
     rows = tmp_path_factory.mktemp("rows")
-    return setup_of(folder, image_rows(rows, 80, seed=1))
+    return setup_of(folder, image_rows(rows, 120, seed=1))
 
 
 def setup_of(folder: Path, file: Path, **data: Any) -> Setup:
@@ -78,18 +78,19 @@ def setup_of(folder: Path, file: Path, **data: Any) -> Setup:
 
 
 def image_rows(folder: Path, count: int, seed: int, most: int = 420) -> Path:
-    """Rows with one to four images of random sizes and some text before, between and behind them."""
+    """Rows with up to four images of random sizes, and text before, between and behind them; every seventh has none."""
     draw, noise = random.Random(seed), np.random.default_rng(seed)
     rows = []
     for at in range(count):
         names = []
-        for number in range(draw.choice((1, 1, 2, 3, 4))):
+        for number in range(0 if at % 7 == 3 else draw.choice((1, 1, 2, 3, 4))):
             height, width = draw.randint(4, most), draw.randint(4, most)
             names.append(f"{at}-{number}.png")
             pixels = noise.integers(0, 256, (height, width, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / names[-1], compress_level=1)
         places = "".join(f"{draw.choice(('', '图一：', 'a b'))}<image>" for _ in names)
         text = draw.choice((places + "有什么？", places, f"{places}\n\n  here?", "看。" + places + " 手机"))
+        text = text if names else "没有图片，只有 text。"
         rows.append(
             {"messages": [{"role": "user", "content": text}], "images": names, "output": ANSWERS[at % len(ANSWERS)]}
         )
@@ -124,6 +125,9 @@ def test_prompts_pixels_grids_and_positions(setup: Setup) -> None:
     for example in setup.examples:
         ours, theirs = setup.encoder.prompt(example), setup.theirs(example)
         assert list(ours.ids) == theirs["input_ids"][0].tolist(), example.row.place
+        if not ours.images:
+            assert "pixel_values" not in theirs
+            continue
         pixels = torch.cat([reader.patches(image) for image in ours.images])
         assert torch.equal(pixels, theirs["pixel_values"]), example.row.place
         grids = [[1, image.rows * 2, image.columns * 2] for image in ours.images]
@@ -136,8 +140,8 @@ def test_prompts_pixels_grids_and_positions(setup: Setup) -> None:
                 sizes.add(opened.size)
             run = ours.ids[image.start : image.start + image.tokens]
             assert set(run) == {setup.encoder.chat.image}
-    assert len(sizes) > 150
-    assert {len(example.images) for example in setup.examples} == {1, 2, 3, 4}
+    assert len(sizes) >= 200
+    assert {len(example.images) for example in setup.examples} == {0, 1, 2, 3, 4}
 
 
 def test_a_fixed_size(setup: Setup, tmp_path: Path) -> None:
@@ -199,7 +203,8 @@ def our_step(
 def test_loss_and_gradients(setup: Setup, tmp_path: Path, way: str, room: int) -> None:
     samples = few(setup)
     prefix = len(common_prefix(samples))
-    assert 0 < prefix <= min(sample.images[0].start for sample in samples)
+    assert 0 < prefix <= min(sample.images[0].start for sample in samples if sample.images)
+    assert not all(sample.images for sample in samples), "a row without images lies between the others"
     ours, theirs = lora_model(setup.folder), lora_model(setup.folder)
     features = image_features(ours.get_base_model(), setup.folder, str(tmp_path))
     assert features is not None

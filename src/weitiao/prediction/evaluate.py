@@ -84,10 +84,16 @@ def measured(
 
 
 def evaluate(
-    run: str | Path, data: str | Path | None = None, *, baselines: bool = False, screen: Screen | None = None
+    run: str | Path,
+    data: str | Path | None = None,
+    *,
+    images: str | None = None,
+    baselines: bool = False,
+    screen: Screen | None = None,
 ) -> dict[str, Any]:
     """Measure a run's adapter anew, on its own test rows or on the labelled rows of the file `data`.
 
+    images: folder of that file's images; by default the run's `data.images`, or the folder of the file.
     With `baselines`, the untuned model and the task's baselines too (they learn from the run's training rows).
     Returns the shape of `metrics.json`; writes nothing.
     """
@@ -102,7 +108,8 @@ def evaluate(
             ("test", splits.test, splits.train) if splits.test else ("validation", splits.validation, splits.train)
         )
     if data is not None:
-        told = {"encoding": folder.told.encoding, "columns": folder.told.columns, "images": None}
+        told = {"encoding": folder.told.encoding, "columns": folder.told.columns}
+        told |= {"images": images} if images else {}
         section = config.data.model_copy(update=told)
         split, test = str(data), [folder.task.example(row) for row in read_rows(str(data), section)]
     if not test:

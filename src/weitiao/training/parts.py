@@ -130,9 +130,10 @@ def evaluation(config: RunConfig, task: Task, predictor: Predictor, splits: Spli
 
 
 def calibrate(config: RunConfig, predictor: Predictor, splits: Splits, run: RunFolder, screen: Screen) -> None:
-    """Fit the temperature of the best adapter on the validation rows, and write it into its `task.json`."""
+    """Fit the temperature of the best adapter on the validation rows, and write it into its `task.json`; there is none
+    for free text, of which hardly any equals its reference."""
     rows = _validation_rows(config, splits)
-    if not rows:
+    if not rows or not predictor.task.has_labels:
         return
     with screen.bar("calibrating", len(rows), "rows") as advance:
         answers = predictor.answer(rows, advance)
