@@ -6,13 +6,14 @@ What is wrong with a file is a `DataError` of one line; the caller puts the row'
 from __future__ import annotations
 
 import hashlib
+import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from weitiao.errors import DataError, first_line
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from weitiao.config import DataSection
 
 MOST_PIXELS = 50_000_000
 """Of a file. A few KiB can hold an image that takes gigabytes once it is unpacked."""
@@ -41,6 +44,13 @@ TURNS = {
     8: "ROTATE_90",
 }
 """Value of that tag → Pillow's name of what puts the image upright; from 5 on height and width change places."""
+
+IMAGE_NAMES = ("image", "images", "image_path", "image_paths")
+"""Names that a file may use for a row's images: a path, or a list of paths."""
+IN_TEXT = re.compile(r"<\|vision_start\|>\s*(.*?)\s*<\|vision_end\|>", re.DOTALL)
+"""A path within a text."""
+PLACEHOLDER = "<|image_pad|>"
+"""Stands there for the path of the row's next image."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +84,49 @@ def allowed_path(name: str, root: str) -> str:
     if not is_file:
         raise DataError(f"image {name!r:.80}: no such file in {folder}; correct the path, or set data.images")
     return str(path)
+
+
+def image_root(file: Path, data: DataSection) -> str:
+    """Folder below which the images of a data file must lie; a folder of images is its own."""
+    return str(file) if file.is_dir() else data.images or str(file.parent)
+
+
+def measured_root(data: DataSection, split: str) -> str:
+    """Folder below which the images of a run's measured rows must lie; `split` is that of `metrics.json`.
+
+    It need not exist: the data may have been moved, or lie on a hub.
+    """
+    named = None if data.split_field else {"validation": data.validation, "test": data.test}.get(split)
+    file = Path(named if isinstance(named, str) else data.train).expanduser()
+    return image_root(file, data)
+
+
+def image_names(fields: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
+    """Images of a raw row, as it names them: in its fields first, then inside its texts and messages.
+
+    columns: `data.columns`. Unlike a task, this checks nothing; what is no name is left out.
+    """
+    known = (columns["image"],) if "image" in columns else IMAGE_NAMES
+    value = next((fields[name] for name in known if name in fields), None)
+    if isinstance(value, str):
+        value = [name.strip() for name in value.split(";")]
+    items = value if isinstance(value, list | tuple) else [value]
+    found = [item.get("path") if isinstance(item, Mapping) else item for item in items]
+    found += [name for key, told in fields.items() if key not in known for name in _named_in(told)]
+    return [name for name in found if isinstance(name, str) and name]
+
+
+def _named_in(value: Any) -> Iterator[Any]:
+    """What a text, a message or a list of them names."""
+    if isinstance(value, str):
+        yield from (name for name in IN_TEXT.findall(value) if name != PLACEHOLDER)
+    elif isinstance(value, Mapping):
+        if value.get("type") == "image":
+            yield value.get("image", value.get("path"))
+        else:
+            yield from (name for inner in value.values() for name in _named_in(inner))
+    elif isinstance(value, list | tuple):
+        yield from (name for inner in value for name in _named_in(inner))
 
 
 def image_facts(path: str) -> ImageFacts:

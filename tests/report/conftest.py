@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from report.made import made_run
+from report.made import caption_rows, made_run
 
 
 @pytest.fixture(scope="session")
@@ -17,4 +17,5 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "classification": made_run(folder / "classification"),
         "multi_label": made_run(folder / "multi_label", multi_label=True),
         "ner": made_run(folder / "ner", "ner"),
+        "generation": made_run(folder / "generation", "generation", caption_rows(60)),
     }

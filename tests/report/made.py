@@ -1,6 +1,7 @@
 """Finished run folders without a model: answers that are drawn at random stand in for those of one.
 
 made_run(folder, "classification")   two or more labels; so with "ner", or several labels with multi_label=True
+made_run(folder, "generation", rows)  captions, such as caption_rows makes; the files of images need not be there
 """
 
 from __future__ import annotations
@@ -46,6 +47,18 @@ def classification_rows(count: int, labels: Sequence[str] = LABELS, many: bool =
     return rows
 
 
+def caption_rows(count: int, images: Sequence[str] = ("a.png",)) -> list[dict[str, Any]]:
+    """Captions of six words and more; `images` take turns."""
+    draw, words = (
+        random.Random(0),
+        ("a", "small", "red", "old", "dog", "cat", "tree", "boat", "sleeps", "beside", "under"),
+    )
+    return [
+        {"image": images[i % len(images)], "captions": [" ".join(draw.choices(words, k=6 + i % 3)), f"a view of {i}"]}
+        for i in range(count)
+    ]
+
+
 def ner_rows(count: int) -> list[dict[str, Any]]:
     rows = []
     for i in range(count):
@@ -62,6 +75,9 @@ def drawn(task: Task, example: Example, draw: random.Random) -> Prediction:
     sure = draw.uniform(0.5, 1)
     if task.name == "ner":
         return Prediction(_disturbed(example, draw), probability=sure**3)
+    if task.name == "generation":
+        words = [word for word in str(example.answer).split() if draw.random() < 0.8]
+        return Prediction(" ".join(words) or None, probability=sure)
     if getattr(task.options, "multi_label", False):
         kept = tuple(label for label in example.options if (label in example.answer) != (draw.random() < 0.1))  # type: ignore[attr-defined]
         return Prediction(kept, probability=sure)
@@ -134,6 +150,8 @@ def _first(task: Task, example: Example) -> Prediction:
     """What an untuned model might say."""
     if task.name == "ner":
         return Prediction(example.answer[:1], probability=0.2)
+    if task.name == "generation":
+        return Prediction("a dog")
     options = example.options  # type: ignore[attr-defined]
     return Prediction((options[0],) if getattr(task.options, "multi_label", False) else options[0], probability=0.5)
 
@@ -149,7 +167,7 @@ def _config(folder: Path, task: dict[str, Any], model: str, overrides: Sequence[
 
 
 def _typed(config: RunConfig, records: Sequence[dict[str, Any]]) -> tuple[Task, list[Example]]:
-    rows = [Row(record, "rows.jsonl", i) for i, record in enumerate(records, 1)]
+    rows = [Row(record, "rows.jsonl", i, image_root=None) for i, record in enumerate(records, 1)]
     kind = task_class(config.task["name"])
     task = kind(kind.resolve(task_options(config.task), rows))
     return task, [task.example(row) for row in rows]

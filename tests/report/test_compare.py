@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from report.made import classification_rows, made_run, ner_rows
+from report.made import caption_rows, classification_rows, made_run, ner_rows
 from report.pages import checked
 from weitiao.errors import ConfigError, DataError
 from weitiao.metrics.classification import f1
 from weitiao.report.compare import compare, config_differences
-from weitiao.report.comparison_page import names, page, verdict, write_comparison
+from weitiao.report.comparison_page import MOST_ROWS, names, page, verdict, write_comparison
 from weitiao.report.run import read_run
 from weitiao.report.significance import mcnemar, randomization
+from weitiao.tasks.base import Example, Task
 from weitiao.types import Prediction
 
 
@@ -134,6 +136,33 @@ def test_page_of_three_runs(tmp_path: Path, kind: str, language: str) -> None:
     for pair in pairs:
         assert f"{len(pair.rows)}" in text
         assert f"{abs(pair.difference):.3f}" in text
+
+
+def test_page_of_free_text(tmp_path: Path) -> None:
+    """The other run answers every third row with its reference, and leaves out every other answer."""
+    rows = caption_rows(30)
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+
+    def better(task: Task, example: Example, draw: random.Random) -> Prediction:
+        return Prediction(example.answer if example.row.line % 3 == 0 else "dog" if example.row.line % 3 else None)
+
+    told = [f"data.train={tmp_path}/rows.jsonl"]
+    folders = [
+        made_run(tmp_path / "first", "generation", rows, overrides=told, metrics=["rouge_l"]),
+        made_run(tmp_path / "other", "generation", rows, overrides=told, metrics=["rouge_l"], answer=better),
+    ]
+    _, (pair,) = write_comparison(folders, tmp_path / "c.html", language="en")
+    html = (tmp_path / "c.html").read_text("utf-8")
+    text = checked(html).text
+    assert len(pair.gained) + len(pair.lost) == sum(gain != 0 for gain in pair.gains)
+    assert {row.example.row.line % 3 for row, _ in pair.gained} == {0}
+    assert sum(pair.gains) / len(rows) == pytest.approx(pair.difference)
+    assert f"other scores higher than first: {len(pair.gained)} rows" in text
+    assert f"first scores higher than other: {len(pair.lost)} rows" in text
+    assert html.count("<img") == min(len(pair.gained), MOST_ROWS) + min(len(pair.lost), MOST_ROWS)
+    assert "first right" not in text
+    assert str(pair.lost[0][0].answer) in text
+    assert "✗" not in text
 
 
 def test_only_differing_keys_are_told(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from report.made import classification_rows, made_run, ner_rows
+from report.made import caption_rows, classification_rows, made_run, ner_rows
 from report.pages import checked
 from weitiao.errors import WeitiaoError
+from weitiao.report.mistakes import MOST_BEST, MOST_WORST
 from weitiao.report.page import page, write_report
 from weitiao.report.run import read_run
 from weitiao.report.words import Words, interval, number
@@ -53,6 +54,78 @@ def test_figures_are_those_of_metrics_json(runs: dict[str, Path], kind: str) -> 
         assert f"{reference} {' '.join(str(n) if n else '·' for n in counts)}" in text
     assert number(own["ece"]) in text
     assert number(own["ece_uncalibrated"]) in text
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_free_text_has_answers_in_place_of_errors(runs: dict[str, Path], language: str) -> None:
+    run = read_run(runs["generation"])
+    html, w = page(run, language), Words(language)
+    told = checked(html)
+    for key in ("figures", "answers", "training", "data", "setting"):
+        assert f'id="{key}"' in html
+        assert w[key] in told.text
+    assert run.rows[0].probability is not None
+    for key in ("errors", "certainty", "classes", "types"):
+        assert f'id="{key}"' not in html
+        assert f'"#{key}"' not in html
+    for key in ("confident", "unsure", "names_counted", "unnamed", "ece_is", "confusion"):
+        assert w[key].split("{")[0] not in told.text
+    for name in ("cider", "bleu_1", "bleu_4", "rouge_l"):
+        assert f"{number(run.own[name])} {interval(run.own, name)}" in told.text
+        assert w.metric(name) != name
+
+
+def test_free_text_shows_the_lowest_and_the_highest(runs: dict[str, Path]) -> None:
+    run = read_run(runs["generation"])
+    html = page(run, "en")
+    lowest, highest = html.split(f"<h3>{Words('en')['highest']}</h3>")
+    shown = [
+        [
+            (float(value), int(line))
+            for value, line in re.findall(r"CIDEr <b>([\d.]+)</b>.*?line (\d+) of", part, re.DOTALL)
+        ]
+        for part in (lowest, highest)
+    ]
+    assert [len(part) for part in shown] == [MOST_WORST, MOST_BEST]
+    assert shown[0] == sorted(shown[0], key=lambda row: row[0])
+    assert shown[1] == sorted(shown[1], key=lambda row: -row[0])
+    assert shown[0][-1][0] < shown[1][-1][0]
+    assert len({line for part in shown for _, line in part}) == MOST_WORST + MOST_BEST
+    best = run.rows[shown[1][0][1] - 1]
+    assert best.answer in highest
+    for reference in best.example.references:  # type: ignore[attr-defined]
+        assert reference in highest
+
+
+def test_free_text_of_few_rows_shows_each_once(tmp_path: Path) -> None:
+    html = page(read_run(made_run(tmp_path / "run", "generation", caption_rows(3))), "en")
+    assert sorted(re.findall(r"line (\d) of", html)) == ["1", "2", "3"]
+
+
+def test_bleu_has_no_value_of_a_row(tmp_path: Path) -> None:
+    run = read_run(made_run(tmp_path / "run", "generation", caption_rows(60), metrics=["bleu_4"]))
+    html = page(run, "en")
+    assert [int(line) for line in re.findall(r"line (\d+) of", html)] == list(range(1, MOST_WORST + 1))
+    assert "The first rows" in html
+    assert "The highest" not in html
+
+
+def test_free_text_of_users_is_escaped_and_bounded(tmp_path: Path) -> None:
+    rows = [
+        {"image": EVIL, "question": f"{i}{EVIL}{'x' * 5000}", "answer": f"{EVIL} {'word ' * 2000}"} for i in range(50)
+    ]
+    html = page(read_run(made_run(tmp_path / "run", "generation", rows)))
+    assert "alert(1)" in checked(html).text
+    assert len(re.findall("<script", html)) == 1
+    assert len(html.encode()) < 500_000
+
+
+def test_empty_answers_of_free_text(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", "generation", caption_rows(9), answer=lambda t, e, d: Prediction(None))
+    text = checked(page(read_run(run), "en")).text
+    assert "100 % of the answers were empty" in text
+    assert "no answer" in text
+    assert "not valid" not in text
 
 
 @pytest.mark.parametrize("kind", ["classification", "ner"])

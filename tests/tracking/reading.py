@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 from rich.console import Console
 
 from runs import lines
@@ -85,6 +86,7 @@ def wanted_texts(run: Path, count: int | None = None) -> list[tuple[dict[str, An
 class SwanLabRun:
     curves: Curves = field(default_factory=dict)
     texts: list[tuple[dict[str, Any], str]] = field(default_factory=list)
+    images: list[tuple[Image.Image, str]] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     name: str = ""
     project: str = ""
@@ -109,8 +111,12 @@ def read_swanlab(folder: Path) -> SwanLabRun:
             run.name, run.project = record.start.name, record.start.project
         elif record.HasField("scalar") and not record.scalar.key.startswith("__swanlab__"):
             run.curves.setdefault(record.scalar.key, []).append((record.scalar.step, record.scalar.value.number))
-        elif record.HasField("media") and record.media.key == "Prediction":
+        elif record.HasField("media") and record.media.key.startswith("Prediction"):
             for item in record.media.value.items:
+                file = folder / "media" / "image" / item.filename
+                if file.is_file():
+                    run.images.append((Image.open(file), item.caption))
+                    continue
                 text = (folder / "media" / "text" / item.filename).read_text("utf-8")
                 run.texts.append((json.loads(text), item.caption))
         elif record.HasField("finish"):

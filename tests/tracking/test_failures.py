@@ -25,7 +25,7 @@ class Fake:
     notes = ()
     def __init__(self, start): pass
     def log(self, step, figures, at): pass
-    def texts(self, step, name, texts): pass
+    def rows(self, step, name, rows): pass
     def finish(self, state, error): pass
 """
 SERVE = "\nsys.exit(serve(lambda: Fake))\n"

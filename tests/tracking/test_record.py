@@ -15,7 +15,7 @@ from weitiao.config import load_config
 from weitiao.errors import CheckpointError, ConfigError
 from weitiao.tracking.jsonl import JsonlLog
 from weitiao.tracking.record import resend
-from weitiao.tracking.trackers import curves, prediction_texts
+from weitiao.tracking.trackers import curves, prediction_rows
 from weitiao.training.train import train
 
 
@@ -37,7 +37,7 @@ def test_texts_of_predictions(tmp_path: Path) -> None:
     ]
     file = tmp_path / "predictions.jsonl"
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
-    texts = list(prediction_texts(file))
+    texts = [(row.content, row.caption) for row in prediction_rows(file, str(tmp_path), {})]
     assert [json.loads(text) for text, _ in texts] == rows
     assert [caption for _, caption in texts] == [
         "好评",

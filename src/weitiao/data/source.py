@@ -16,6 +16,7 @@ from weitiao.data.formats import Format, formats, image_folder
 from weitiao.errors import DataError
 from weitiao.hub.cache import hub_file
 from weitiao.hub.names import data_name, names_hub
+from weitiao.images import image_root
 from weitiao.types import Row
 
 
@@ -37,11 +38,6 @@ def iter_rows(path: str | Path, data: DataSection) -> Iterator[Row]:
         raise DataError(f"{file}: cannot be read ({error.strerror or error})") from None
     if row is None:
         raise DataError(f"{file}: holds no rows; wanted at least one")
-
-
-def image_root(file: Path, data: DataSection) -> str:
-    """Folder below which the images of a data file must lie; a folder of images is its own."""
-    return str(file) if file.is_dir() else data.images or str(file.parent)
 
 
 def data_file(path: str | Path) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 
 from weitiao.errors import ConfigError, DataError
 from weitiao.metrics.intervals import paired_difference
+from weitiao.report.mistakes import values_of_rows
 from weitiao.report.run import Answered, Run
 from weitiao.report.significance import mcnemar, randomization
 
@@ -37,16 +38,21 @@ class Pair:
     p: float
     test: str
     """`mcnemar` or `randomization`, see `significance.py`."""
+    gains: Sequence[float]
+    """Of each row: 1 where only the other has it right, −1 where only the first has; of free text the difference of
+    the headline metric, where a row has one."""
 
     @property
     def gained(self) -> list[tuple[Answered, Answered]]:
-        """Rows that the first has wrong and the other right."""
-        return [pair for pair in self.rows if pair[1].right and not pair[0].right]
+        """Rows that the other has right and the first wrong; of free text those where it is better, most so first."""
+        ordered = sorted(zip(self.rows, self.gains, strict=True), key=lambda row: -row[1])
+        return [pair for pair, gain in ordered if gain > 0]
 
     @property
     def lost(self) -> list[tuple[Answered, Answered]]:
-        """Rows that the first has right and the other wrong."""
-        return [pair for pair in self.rows if pair[0].right and not pair[1].right]
+        """Rows that the first has right and the other wrong; of free text those where it is better, most so first."""
+        ordered = sorted(zip(self.rows, self.gains, strict=True), key=lambda row: row[1])
+        return [pair for pair, gain in ordered if gain < 0]
 
 
 def compare(first: Run, other: Run) -> Pair:
@@ -82,7 +88,12 @@ def _measured(first: Run, other: Run, rows: Sequence[tuple[Answered, Answered]])
         test, p = "randomization", randomization(before, after, statistic, seed=seed)
     values = float(statistic(before.sum(axis=0))), float(statistic(after.sum(axis=0)))
     unmatched = len(first.rows) - len(rows), len(other.rows) - len(rows)
-    return Pair(first, other, rows, unmatched, values, *interval, p, test)
+    gains: list[float] = [b.right - a.right for a, b in rows]
+    if not first.task.has_labels:
+        of_first, of_other = values_of_rows(before), values_of_rows(after)
+        if of_first is not None and of_other is not None:
+            gains = [b - a for a, b in zip(of_first, of_other, strict=True)]
+    return Pair(first, other, rows, unmatched, values, *interval, p, test, gains)
 
 
 def matched(first: Sequence[Answered], other: Sequence[Answered]) -> list[tuple[Answered, Answered]]:

@@ -12,6 +12,7 @@ from weitiao.report.html import render
 from weitiao.report.mistakes import sure
 from weitiao.report.page import metric_columns
 from weitiao.report.run import Answered, Run, read_run
+from weitiao.report.thumbnails import Thumbnails
 from weitiao.report.verdict import split_name
 from weitiao.report.words import Words
 from weitiao.run_folder import write_text
@@ -49,6 +50,8 @@ def page(runs: Sequence[Run], pairs: Sequence[Pair], language: str | None = None
         differences=config_differences(runs),
         sections=[_section(pair, name, names(runs)[0], w) for name, pair in zip(names(runs)[1:], pairs, strict=True)],
         entities=runs[0].task.name == "ner",
+        free=not runs[0].task.has_labels,
+        thumbnails=Thumbnails(runs[0].image_root),
         headline=runs[0].headline,
     )
 
@@ -71,6 +74,9 @@ def verdict(pair: Pair) -> str:
 def _section(pair: Pair, other: str, first: str, w: Words) -> dict[str, Any]:
     both = sum(a.right and b.right for a, b in pair.rows)
     gained, lost = pair.gained, pair.lost
+    free = not pair.first.task.has_labels
+    show = _first if free else _surest
+    names = ("gained_texts", "lost_texts") if free else ("gained", "lost")
     return {
         "pair": pair,
         "other": other,
@@ -79,8 +85,13 @@ def _section(pair: Pair, other: str, first: str, w: Words) -> dict[str, Any]:
         "both_right": both,
         "both_wrong": len(pair.rows) - both - len(gained) - len(lost),
         "split": split_name((pair.other.metrics or {}).get("split", ""), w),
-        "lists": [("gained", len(gained), _surest(gained, 1)), ("lost", len(lost), _surest(lost, 0))],
+        "lists": [(names[0], len(gained), show(gained, 1)), (names[1], len(lost), show(lost, 0))],
     }
+
+
+def _first(rows: Sequence[tuple[Answered, Answered]], which: int) -> list[tuple[Answered, Answered]]:
+    """Those that differ most."""
+    return list(rows[:MOST_ROWS])
 
 
 def _surest(rows: Sequence[tuple[Answered, Answered]], which: int) -> list[tuple[Answered, Answered]]:

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from weitiao.report.marks import KINDS, clipped, marks, segments
-from weitiao.report.mistakes import shortened
+from weitiao.report.mistakes import references, shortened
 from weitiao.report.run import Answered
 from weitiao.report.verdict import split_name
 from weitiao.report.words import Words, interval, number, percent, signed
@@ -32,7 +32,9 @@ def _environment() -> Any:
         lstrip_blocks=True,
     )
     environment.filters.update(number=number, percent=percent, shown=shown, signed=signed, plain=plain)
-    environment.globals.update(interval=interval, marked=marked, strays=strays, shortened=shortened)
+    environment.globals.update(
+        interval=interval, marked=marked, strays=strays, shortened=shortened, references=references
+    )
     environment.globals.update(split_name=split_name, KINDS=KINDS, SIGNS=SIGNS)
     return environment
 

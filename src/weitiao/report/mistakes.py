@@ -6,13 +6,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
+
 from weitiao.metrics.entities import Entity
+from weitiao.metrics.intervals import Counts
 from weitiao.report.marks import marks
-from weitiao.report.run import Answered
+from weitiao.report.run import Answered, Run
 
 MOST_WRONG = 30
 MOST_UNSURE = 10
 MOST_CONFUSIONS = 12
+MOST_WORST, MOST_BEST = 30, 10
+"""Rows of free text."""
+MOST_REFERENCES = 5
 HEAD, TAIL = 320, 120
 """Code points of a long text that are shown; as in training, its head and tail say most."""
 
@@ -30,6 +36,28 @@ def sure(row: Answered) -> float:
 def least_sure_right(rows: Iterable[Answered], most: int = MOST_UNSURE) -> list[Answered]:
     found = [row for row in rows if row.right and row.probability is not None]
     return sorted(found, key=lambda row: row.probability or 0.0)[:most]
+
+
+def by_value(run: Run) -> list[tuple[Answered, float | None]]:
+    """Rows with the headline metric of each alone, the lowest first; as they stand in the file, and without, where the
+    metric is no mean over rows."""
+    counts, _ = run.task.counts([row.answer for row in run.rows], [row.example for row in run.rows])
+    values = values_of_rows(counts)
+    if values is None:
+        return [(row, None) for row in run.rows]
+    order = np.argsort(values, kind="stable").tolist()
+    return [(run.rows[i], values[i]) for i in order]
+
+
+def values_of_rows(counts: Counts) -> list[float] | None:
+    """The metric of each row from its counts [rows, 2], a value and 1; None where there are others, as for BLEU."""
+    return (counts[:, 0] / counts[:, 1].clip(1)).tolist() if counts.shape[1] == 2 else None
+
+
+def references(row: Answered) -> tuple[list[str], int]:
+    """The first references of a row that are not the same, and how many more it has."""
+    told = list(dict.fromkeys(getattr(row.example, "references", ()) or (row.example.answer,)))
+    return told[:MOST_REFERENCES], len(told[MOST_REFERENCES:])
 
 
 def confusions(rows: Iterable[Answered], most: int = MOST_CONFUSIONS) -> list[tuple[str, str | None, int]]:

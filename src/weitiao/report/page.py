@@ -10,11 +10,22 @@ from weitiao import __version__
 from weitiao.config import dump_yaml
 from weitiao.report import certainty, figures
 from weitiao.report.html import render
-from weitiao.report.mistakes import confusions, entity_mistakes, is_entities, least_sure_right, surest_wrong
+from weitiao.report.mistakes import (
+    MOST_BEST,
+    MOST_WORST,
+    by_value,
+    confusions,
+    entity_mistakes,
+    is_entities,
+    least_sure_right,
+    surest_wrong,
+)
 from weitiao.report.run import Run, read_run
+from weitiao.report.thumbnails import Thumbnails
 from weitiao.report.verdict import best_baseline, sentences, split_name, warnings
 from weitiao.report.words import Words
 from weitiao.run_folder import RunFolder, write_text
+from weitiao.tasks.base import BOUNDS
 
 DETAILS = ("per_class", "per_type")
 SPLITS = ("train", "validation", "test")
@@ -47,7 +58,9 @@ def page(run: Run, language: str | None = None) -> str:
         head=_head(run, w),
         systems=sorted(run.systems.items(), key=lambda item: -item[1][run.headline]),
         columns=metric_columns(run),
-        errors=_errors(run),
+        errors=_errors(run) if run.task.has_labels else None,
+        answers=None if run.task.has_labels else _answers(run),
+        thumbnails=Thumbnails(run.image_root),
         classes=_classes(run),
         certainty=_certainty(run, w),
         training=_training(run, w),
@@ -59,7 +72,12 @@ def page(run: Run, language: str | None = None) -> str:
 
 def metric_columns(run: Run) -> list[str]:
     """The headline and those other metrics that the fine-tuned model has, in the order that is read first."""
-    return [run.headline, *[name for name in FIRST_METRICS if name in run.own and name != run.headline]]
+    known = FIRST_METRICS if run.task.has_labels else [name for name in run.own if _is_metric(run.own, name)]
+    return [run.headline, *[name for name in known if name in run.own and name != run.headline]]
+
+
+def _is_metric(figures: Mapping[str, Any], name: str) -> bool:
+    return isinstance(figures[name], float) and not name.endswith(BOUNDS)
 
 
 def _head(run: Run, w: Words) -> dict[str, Any]:
@@ -81,6 +99,22 @@ def _errors(run: Run) -> dict[str, Any]:
         "with_probability": any(row.probability is not None for row in run.rows),
         "entities": entities,
         "kinds": entity_mistakes(run.rows) if entities else [],
+    }
+
+
+def _answers(run: Run) -> dict[str, Any] | None:
+    """Free texts: the worst and the best, with the metric of each alone, or the first where it has none."""
+    if not run.rows:
+        return None
+    rows = by_value(run)
+    asked = {row.example.text for row in run.rows}
+    ordered = rows[0][1] is not None
+    best = min(MOST_BEST, len(rows) // 2) if ordered else 0
+    return {
+        "ordered": ordered,
+        "first": rows[: min(MOST_WORST, len(rows) - best)],
+        "best": rows[len(rows) - best :][::-1],
+        "asked": asked.pop() if len(asked) == 1 else None,
     }
 
 
@@ -114,7 +148,7 @@ def _confusion(own: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _certainty(run: Run, w: Words) -> dict[str, Any] | None:
-    pairs = certainty.calibrated(run)
+    pairs = certainty.calibrated(run) if run.task.has_labels else []
     if not pairs:
         return None
     after, raw = certainty.bins(pairs), certainty.uncalibrated(run)

@@ -1,7 +1,7 @@
 """A run folder as one value: all that a report says comes from here, and here it comes from the folder alone.
 
-No model, no data file and no torch is needed. A run that is still going on, or was interrupted, has no metrics and no
-answers yet; the rest is there.
+No model, no data file and no torch is needed; images that rows name are shown where they still lie. A run that is still
+going on, or was interrupted, has no metrics and no answers yet; the rest is there.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 from weitiao.config import RunConfig
 from weitiao.data.pack import steps_per_epoch
 from weitiao.errors import CheckpointError, WeitiaoError
+from weitiao.images import measured_root
 from weitiao.report.log import Log, read_log
 from weitiao.run_folder import TASK_FILE, RunFolder, TaskFile, read_task_file
 from weitiao.tasks.base import Example, Language, Task, language_of, task_class, task_options
@@ -67,6 +68,11 @@ class Run:
     @property
     def headline(self) -> str:
         return str((self.metrics or {}).get("headline") or self.task.headline)
+
+    @property
+    def image_root(self) -> str:
+        """Folder below which the images of the measured rows must lie."""
+        return measured_root(self.config.data, str((self.metrics or {}).get("split")))
 
     @property
     def temperature(self) -> float:

@@ -30,7 +30,8 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     columns = _columns(systems, headline)
     title = f"{metrics['task']} · {metrics['rows']} {metrics['split']} rows"
     if metrics["ceiling"] < 1:
-        title += f" · the output format allows {metrics['ceiling']:.3f} at most"
+        what = "references reach" if metrics["task"] == "generation" else "output format allows"
+        title += f" · the {what} {metrics['ceiling']:.3f} at most"
     table = Table(title=title, title_justify="left")
     table.add_column("system", no_wrap=True)
     for column in columns:

@@ -65,9 +65,10 @@ def warnings(run: Run, w: Words) -> list[str]:
 def _warnings(run: Run, w: Words) -> Iterator[str]:
     assert run.metrics is not None
     rows, ceiling = run.metrics["rows"], run.metrics.get("ceiling")
+    kind = "" if run.task.has_labels else "_texts"
     baseline = best_baseline(run)
     if run.metrics["split"] == "validation":
-        yield w["warn_validation"]
+        yield w[f"warn_validation{kind}"]
     if rows < FEW:
         yield w.say("warn_few", rows=rows)
     for system in filter(None, (baseline, "untuned" if "untuned" in run.systems else None)):
@@ -77,9 +78,9 @@ def _warnings(run: Run, w: Words) -> Iterator[str]:
     if baseline is None:
         yield w["warn_no_baseline"]
     if ceiling is not None and ceiling < 1:
-        yield w.say("warn_ceiling", ceiling=number(ceiling))
+        yield w.say(f"warn_ceiling{kind}", ceiling=number(ceiling))
     if run.own.get("invalid"):
-        yield w.say("warn_invalid", share=percent(run.own["invalid"]))
+        yield w.say(f"warn_invalid{kind}", share=percent(run.own["invalid"]))
     yield from _of_data(run, w)
 
 

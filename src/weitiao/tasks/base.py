@@ -14,15 +14,13 @@ from typing import Any, ClassVar, Literal
 
 from weitiao.config import Section, nearest, validated
 from weitiao.errors import ConfigError, DataError
-from weitiao.images import allowed_path
+from weitiao.images import IMAGE_NAMES, allowed_path
 from weitiao.metrics.intervals import Counts, Statistic
 from weitiao.types import Constraint, ImagePart, Message, Prediction, Row
 
 Language = Literal["zh", "en"]
 BOUNDS = ("_low", "_high")
 """Endings of the keys that hold a metric's interval."""
-IMAGE_NAMES = ("image", "images", "image_path", "image_paths")
-"""Names that a file may use for a row's images: a path, or a list of paths."""
 
 
 class TaskOptions(Section):

@@ -18,9 +18,10 @@ from pydantic import Field, field_validator
 
 from weitiao.config import nearest
 from weitiao.errors import ConfigError, DataError
+from weitiao.images import IMAGE_NAMES
 from weitiao.metrics.classification import f1, hits, measure_multi, measure_single, set_counts, share
 from weitiao.metrics.intervals import Counts, Statistic
-from weitiao.tasks.base import IMAGE_NAMES, Example, Task, TaskOptions
+from weitiao.tasks.base import Example, Task, TaskOptions
 from weitiao.types import Choice, Constraint, Message, Prediction, Row, TextPart
 
 INSTRUCTIONS = {

@@ -27,11 +27,12 @@ from pydantic import Field, field_validator
 
 from weitiao.config import nearest
 from weitiao.errors import DataError
+from weitiao.images import IMAGE_NAMES, PLACEHOLDER
 from weitiao.metrics.captions import words
 from weitiao.metrics.generated_text import METRICS, measure_texts
 from weitiao.metrics.intervals import Counts, Statistic
 from weitiao.metrics.short_answers import exact_match
-from weitiao.tasks.base import IMAGE_NAMES, Example, Task, TaskOptions
+from weitiao.tasks.base import Example, Task, TaskOptions
 from weitiao.types import Constraint, FreeText, ImagePart, Message, Prediction, Role, Row, TextPart
 
 SYSTEM = "You are a helpful assistant."
@@ -52,8 +53,6 @@ ROLES: Mapping[str, Role] = {
     "bot": "assistant",
 }
 IMAGE = re.compile(r"<\|vision_start\|>(?P<path>.*?)<\|vision_end\|>|<image>", re.DOTALL)
-PLACEHOLDER = "<|image_pad|>"
-"""Stands for the path of the row's next image."""
 
 
 class GenerationOptions(TaskOptions):

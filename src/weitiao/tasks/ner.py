@@ -21,10 +21,11 @@ from pydantic import Field, field_validator
 
 from weitiao.config import nearest
 from weitiao.errors import ConfigError, DataError
+from weitiao.images import IMAGE_NAMES
 from weitiao.metrics.classification import f1
 from weitiao.metrics.entities import Entity, document_counts, measure_entities
 from weitiao.metrics.intervals import Counts, Statistic
-from weitiao.tasks.base import IMAGE_NAMES, Example, Task, TaskOptions
+from weitiao.tasks.base import Example, Task, TaskOptions
 from weitiao.tasks.entity_formats import FORMATS, Pair
 from weitiao.tasks.spans import Source, chunks, nfc
 from weitiao.types import Constraint, Grammar, Message, Prediction, Row, TextPart

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, Protocol
 
 from weitiao.errors import first_line
+from weitiao.tracking.shown import Shown
 
 LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 """What a launcher of distributed training sets; accelerate would join its group."""
@@ -28,8 +29,8 @@ class Tracker(Protocol):
     def log(self, step: int, figures: Mapping[str, float], at: float) -> None:
         """at: when it was, in seconds since 1970."""
 
-    def texts(self, step: int, name: str, texts: Sequence[tuple[str, str]]) -> None:
-        """texts: (content, caption) of each."""
+    def rows(self, step: int, name: str, rows: Sequence[Shown]) -> None:
+        """Rows of predictions, as images where they have one that the library can show."""
 
     def finish(self, state: str, error: str | None) -> None:
         """state: `success`, `crashed` or `aborted`."""
@@ -82,8 +83,8 @@ def _follow(tracker: Tracker, messages: Any) -> tuple[str, str | None]:
     for message in messages:
         if "log" in message:
             tracker.log(message["step"], message["log"], message["time"])
-        elif "texts" in message:
-            tracker.texts(message["step"], message["name"], [(text, caption) for text, caption in message["texts"]])
+        elif "rows" in message:
+            tracker.rows(message["step"], message["name"], [Shown(*row) for row in message["rows"]])
         elif "finish" in message:
             return message["finish"], message["error"]
     return "crashed", "the training process ended without a word"

@@ -1,6 +1,6 @@
 """TensorBoard, W&B, MLflow and Trackio: accelerate's tracker classes, each with what it needs said beside them.
 
-To add one that accelerate has: a class below with `_open` and `texts`; its name in `OTHERS`, in
+To add one that accelerate has: a class below with `_open` and `rows`; its name in `OTHERS`, in
 `TrackingSection.trackers` and among the extras of pyproject.toml.
 
 Files lie in the run folder unless the library's own variable names another place: WANDB_DIR, MLFLOW_TRACKING_URI,
@@ -16,6 +16,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from weitiao.tracking.shown import Shown, opened
 
 
 class Other(ABC):
@@ -41,8 +45,8 @@ class Other(ABC):
         self._tracker.log(dict(figures), step=step)
 
     @abstractmethod
-    def texts(self, step: int, name: str, texts: Sequence[tuple[str, str]]) -> None:
-        """texts: (content, caption) of each."""
+    def rows(self, step: int, name: str, rows: Sequence[Shown]) -> None:
+        """Rows of predictions as texts, and as images where that is written."""
 
     def finish(self, state: str, error: str | None) -> None:
         self._tracker.finish()
@@ -61,12 +65,14 @@ class TensorBoard(Other):
     def log(self, step: int, figures: Mapping[str, float], at: float) -> None:
         self._tracker.log(dict(figures), step=step, walltime=at)
 
-    def texts(self, step: int, name: str, texts: Sequence[tuple[str, str]]) -> None:
+    def rows(self, step: int, name: str, rows: Sequence[Shown]) -> None:
         # One text of all rows: of many under one name and step, TensorBoard shows a sample of ten.
         shown = (
-            f"**{caption}**\n\n" + "\n".join("    " + line for line in text.split("\n")) for text, caption in texts
+            f"**{row.caption}**\n\n" + "\n".join("    " + line for line in row.content.split("\n")) for row in rows
         )
         self._tracker.log({name: "\n\n---\n\n".join(shown)}, step=step)
+        for number, (image, _) in enumerate(opened(rows)[0], 1):
+            self._tracker.writer.add_image(f"{name}/{number:03}", np.asarray(image), step, dataformats="HWC")
 
 
 class WandB(Other):
@@ -84,8 +90,10 @@ class WandB(Other):
         self.notes = [f"W&B: {tracker.run.url if mode == 'online' else offline}"]
         return tracker
 
-    def texts(self, step: int, name: str, texts: Sequence[tuple[str, str]]) -> None:
-        self._tracker.log_table(name, columns=["prediction", "row"], data=[[c, t] for t, c in texts], step=step)
+    def rows(self, step: int, name: str, rows: Sequence[Shown]) -> None:
+        self._tracker.log_table(
+            name, columns=["prediction", "row"], data=[[r.caption, r.content] for r in rows], step=step
+        )
 
     def finish(self, state: str, error: str | None) -> None:
         self._tracker.run.finish(exit_code=int(state != "success"))
@@ -108,10 +116,10 @@ class MLflow(Other):
         self.notes = [f"MLflow: {place if place.startswith('http') else local}"]
         return tracker
 
-    def texts(self, step: int, name: str, texts: Sequence[tuple[str, str]]) -> None:
+    def rows(self, step: int, name: str, rows: Sequence[Shown]) -> None:
         import mlflow
 
-        mlflow.log_text("".join(f"{caption}\n{text}\n\n" for text, caption in texts), f"{name}.txt")
+        mlflow.log_text("".join(f"{row.caption}\n{row.content}\n\n" for row in rows), f"{name}.txt")
 
     def finish(self, state: str, error: str | None) -> None:
         import mlflow
@@ -130,12 +138,12 @@ class Trackio(Other):
         self.notes = [f"Trackio: look with: TRACKIO_DIR={shlex.quote(folder)} {show}"]
         return tracker
 
-    def texts(self, step: int, name: str, texts: Sequence[tuple[str, str]]) -> None:
+    def rows(self, step: int, name: str, rows: Sequence[Shown]) -> None:
         import pandas
         import trackio
 
-        rows = pandas.DataFrame([{"prediction": caption, "row": text} for text, caption in texts])
-        self._tracker.log({name: trackio.Table(dataframe=rows)}, step=step)
+        table = pandas.DataFrame([{"prediction": row.caption, "row": row.content} for row in rows])
+        self._tracker.log({name: trackio.Table(dataframe=table)}, step=step)
 
 
 OTHERS: dict[str, Callable[[Mapping[str, Any]], Other]] = {

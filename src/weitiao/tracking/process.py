@@ -4,7 +4,8 @@ Both ways one JSON object a line:
 
     to the tracker      {"start": {"name": …, "project": …, "mode": …, "folder": …, "config": {…}}}   first, once
                         {"log": {"train/loss": 0.7}, "step": 10, "time": 1767225600.0}
-                        {"texts": [["content", "caption"], …], "name": "Prediction", "step": 60}
+                        {"rows": [["content", "caption", image], …], "name": "Prediction", "step": 60}
+                            image: the absolute path of a file, or null
                         {"finish": "success" | "crashed" | "aborted", "error": null | "…"}        last, once
     from the tracker    {"note": "…"}       a line for the user
                         {"warning": "…"}    what went wrong; nothing more is sent to it
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from weitiao.tracking.screen import Screen
+from weitiao.tracking.shown import Shown
 
 PATIENCE = 5.0
 """Seconds of waiting for a tracker before a line says so."""
@@ -64,9 +66,8 @@ class TrackerProcess:
     def log(self, step: int, figures: Mapping[str, float], at: float) -> None:
         self._send({"log": figures, "step": step, "time": at})
 
-    def texts(self, step: int, name: str, texts: Sequence[tuple[str, str]]) -> None:
-        """texts: (content, caption) of each."""
-        self._send({"texts": texts, "name": name, "step": step})
+    def rows(self, step: int, name: str, rows: Sequence[Shown]) -> None:
+        self._send({"rows": rows, "name": name, "step": step})
 
     def finish(self, state: str, error: str | None) -> None:
         """Tell it that this was all. state: `success`, `crashed` or `aborted`."""

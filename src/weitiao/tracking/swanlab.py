@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weitiao.errors import first_line
+from weitiao.tracking.shown import Shown, opened
 
 
 class SwanLab:
@@ -45,8 +46,15 @@ class SwanLab:
     def log(self, step: int, figures: Mapping[str, float], at: float) -> None:
         self._run.log(dict(figures), step=step)
 
-    def texts(self, step: int, name: str, texts: Sequence[tuple[str, str]]) -> None:
-        self._run.log({name: [self._swanlab.Text(text, caption=caption) for text, caption in texts]}, step=step)
+    def rows(self, step: int, name: str, rows: Sequence[Shown]) -> None:
+        images, texts = opened(rows)
+        # A name holds one kind of media.
+        of_texts = f"{name}/text" if images else name
+        told = {
+            name: [self._swanlab.Image(image, caption=row.caption, file_type="jpg") for image, row in images],
+            of_texts: [self._swanlab.Text(row.content, caption=row.caption) for row in texts],
+        }
+        self._run.log({key: media for key, media in told.items() if media}, step=step)
 
     def finish(self, state: str, error: str | None) -> None:
         self._run.finish(state=state, error=error)

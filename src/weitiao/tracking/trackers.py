@@ -4,7 +4,8 @@ line of log.jsonl                                                    names at th
 {"step": 10, "loss": 0.7, "learning_rate": 1e-4, …}                  train/loss, train/learning_rate
 {"step": 10, "evaluation": {"accuracy": 0.8}, "best": true}          eval/accuracy
 metrics.json, {"split": "test", "systems": {"finetuned": {…}}}       test/accuracy, test/per_class/好评/f1
-the first rows of predictions.jsonl                                  texts under "Prediction"
+the first rows of predictions.jsonl                                  texts under "Prediction"; images with a caption
+                                                                     where rows have them and the tracker can
 """
 
 from __future__ import annotations
@@ -20,10 +21,12 @@ from types import TracebackType
 from typing import Any
 
 from weitiao.config import RunConfig, TrackingSection
-from weitiao.errors import ConfigError
+from weitiao.errors import ConfigError, DataError
+from weitiao.images import allowed_path, image_names, measured_root
 from weitiao.run_folder import RunFolder
 from weitiao.tracking.process import TrackerProcess, finish_all
 from weitiao.tracking.screen import Screen
+from weitiao.tracking.shown import Shown
 
 
 def refuse_missing(section: TrackingSection) -> None:
@@ -42,7 +45,7 @@ class Trackers:
     """One process for each tracker, finished at the end of a `with` block; nothing at all without trackers."""
 
     def __init__(self, run: RunFolder, config: RunConfig, screen: Screen) -> None:
-        self._section, self._screen = config.tracking, screen
+        self._section, self._data, self._screen = config.tracking, config.data, screen
         start = {
             "name": config.run_name,
             "project": config.tracking.project,
@@ -67,18 +70,19 @@ class Trackers:
             tracker.log(line["step"], figures, line["time"])
 
     def result(self, step: int, at: float, metrics: Mapping[str, Any], predictions: Path) -> None:
-        """The fine-tuned system's figures, and its predictions as texts.
+        """The fine-tuned system's figures, and its first predictions.
 
         metrics: content of `metrics.json`. predictions: `predictions.jsonl`.
         """
         if not self._all or not metrics["systems"]:
             return
         figures = dict(_numbers(metrics["systems"]["finetuned"], metrics["split"]))
-        texts = list(islice(prediction_texts(predictions), self._section.predictions))
+        root = measured_root(self._data, metrics["split"])
+        rows = list(islice(prediction_rows(predictions, root, self._data.columns), self._section.predictions))
         for tracker in self._all:
             tracker.log(step, figures, at)
-            if texts:
-                tracker.texts(step, "Prediction", texts)
+            if rows:
+                tracker.rows(step, "Prediction", rows)
 
     def __enter__(self) -> Trackers:
         return self
@@ -102,14 +106,28 @@ def curves(line: Mapping[str, Any]) -> dict[str, float]:
     return dict([*_numbers(own, "train"), *_numbers(line.get("evaluation", {}), "eval")])
 
 
-def prediction_texts(predictions: Path) -> Iterator[tuple[str, str]]:
-    """(row of `predictions.jsonl`, indented; its prediction, and the reference where that is another) of each row."""
+def prediction_rows(predictions: Path, root: str, columns: Mapping[str, str]) -> Iterator[Shown]:
+    """Each row of `predictions.jsonl`. root: folder below which its images must lie. columns: `data.columns`."""
     with predictions.open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
             told, wanted = _brief(row["prediction"]), _brief(row.get("reference"))
             right = "reference" not in row or row["prediction"] == row["reference"]
-            yield json.dumps(row, ensure_ascii=False, indent=2), told if right else f"{told} (reference: {wanted})"
+            own = {key: value for key, value in row.items() if key not in ("prediction", "reference")}
+            yield Shown(
+                json.dumps(row, ensure_ascii=False, indent=2),
+                told if right else f"{told} (reference: {wanted})",
+                _image(own, root, columns),
+            )
+
+
+def _image(fields: Mapping[str, Any], root: str, columns: Mapping[str, str]) -> str | None:
+    """Absolute path of a row's first image; None where it has none, or it is no file below `root`."""
+    names = image_names(fields, columns)
+    try:
+        return allowed_path(names[0], root) if names else None
+    except DataError:
+        return None
 
 
 def _brief(value: Any) -> str:
