@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 
 from rich.console import Console
 from rich.text import Text
@@ -15,6 +16,8 @@ from weitiao.families.tokenizer import TextTokenizer
 from weitiao.model.base import open_base
 from weitiao.tasks.base import task_options
 
+MANY = 4
+"""Equal tokens one after another from which on they are counted."""
 SHARED, OWN, SUPERVISED = "cyan", "default", "bold black on green"
 
 
@@ -43,12 +46,14 @@ def preview(config: RunConfig, row: int, console: Console | None = None) -> None
 
 
 def _coloured(tokenizer: TextTokenizer, ids: Sequence[int], style: str) -> Text:
-    """Tokens divided by thin bars; line breaks are shown and kept."""
+    """Tokens divided by thin bars; line breaks are shown and kept, and an image's tokens are counted."""
     text = Text()
-    for at, piece in enumerate(_pieces(tokenizer, ids)):
-        if at:
-            text.append("·", style="dim")
-        text.append(piece.replace("\n", "↵\n").replace("\t", "⇥"), style=style)
+    for piece, same in groupby(_pieces(tokenizer, ids)):
+        count = len(list(same))
+        for shown in [piece] * count if count < MANY else [f"{piece} × {count}"]:
+            if text:
+                text.append("·", style="dim")
+            text.append(shown.replace("\n", "↵\n").replace("\t", "⇥"), style=style)
     return text
 
 
