@@ -62,7 +62,8 @@ def number(value: Any) -> str:
         return str(value)
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.3f}" if abs(value) >= 0.001 or value == 0 else f"{value:.1e}"
+    # What is smaller than any learning rate is what rounding left of nothing.
+    return f"{value:.3f}" if abs(value) >= 0.001 or abs(value) < 1e-9 else f"{value:.1e}"
 
 
 def signed(value: float) -> str:
