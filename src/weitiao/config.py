@@ -167,8 +167,10 @@ class EngineSection(Section):
     """Lay samples end to end behind one shared prefix; false is the plain padded path."""
     attention: Literal["auto", "rows", "varlen", "dense"] = "auto"
     """How a pack attends: `varlen` needs CUDA, `rows` runs everywhere, `dense` is the slow oracle."""
+    fast_layer: bool = True
+    """Compute the layers of a pack by our own few kernels; false leaves them to transformers."""
     lora_gemm: bool = True
-    """Compute a linear layer and its adapter together; false leaves it to PEFT."""
+    """Compute a linear layer and its adapter together also elsewhere; false leaves it to PEFT."""
     tokens_per_pack: int = Field(4096, ge=256)
     """Most tokens that one pack may hold; a single longer example gets a pack of its own."""
     image_cache_gib: float = Field(20, ge=0, allow_inf_nan=False)

@@ -32,7 +32,7 @@ from weitiao.prediction.label_scores import LabelScorer
 from weitiao.tasks.generation import Generation, GenerationExample, GenerationOptions
 from weitiao.types import Choice, Encoded, ImagePart, PlacedImage
 
-WAYS = ("rows", "dense", "padded")
+WAYS = ("rows", "dense", "padded", "fast")
 ANSWERS = ("手机很好", "电影", "a book, not a phone", "7")
 
 
@@ -187,7 +187,7 @@ def our_step(
     rows = [training_row(sample, prefix) for sample in samples]
     packs = [packed_batch(packed) for packed, _ in pack(shared, rows, room)]
     batches = [padded_batch(shared, rows)] if way == "padded" else packs
-    forward = Forward(model.get_base_model(), "rows" if way == "padded" else way, features)  # type: ignore[arg-type]
+    forward = Forward(model.get_base_model(), "dense" if way == "dense" else "rows", features, way == "fast")
     wanted = sum(len(sample.answer) for sample in samples)
     model.zero_grad()
     total = 0.0

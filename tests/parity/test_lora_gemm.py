@@ -10,7 +10,8 @@ from peft.tuners.lora import LoraLayer
 
 from parity.oracle import TOLERANCE, gradients, lora_model, worst_error
 from runs import lines, lively_model, run_config, trained
-from weitiao.engine.lora_gemm import use_lora_gemm
+from weitiao.engine.fast_layer import FastDecoder, unfit
+from weitiao.engine.lora_gemm import _LoraGroup, use_lora_gemm
 
 
 def both(folder: Path, dropout: float = 0.0):
@@ -81,23 +82,51 @@ def test_a_disabled_adapter_does_nothing(qwen2_folder: Path) -> None:
         assert torch.equal(ours(input_ids=IDS).logits, theirs(input_ids=IDS).logits)
 
 
-def test_dropout_by_finite_differences() -> None:
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+@pytest.mark.parametrize("scaling", [1.0, 0.7])
+def test_a_group_by_finite_differences(rate: float, scaling: float) -> None:
     """With the mask held still by the seed, the gradient is that of the function."""
-    from weitiao.engine.lora_gemm import _LoraLinear
-
     draw = torch.Generator().manual_seed(0)
-    x, weight, bias, a, b = (
-        torch.randn(size, generator=draw, dtype=torch.float64) for size in ((2, 5, 6), (7, 6), (7,), (3, 6), (7, 3))
-    )
+    sizes = ((2, 5, 6), (7, 6), (7,), (3, 6), (3, 6), (4, 3), (3, 3))
+    x, weight, bias, *parts = (torch.randn(size, generator=draw, dtype=torch.float64) for size in sizes)
 
-    def layer(x: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    def group(x: torch.Tensor, *parts: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(1)
-        return _LoraLinear.apply(x, weight, bias, a, b, 0.7, 0.4)
+        a1, a2, *bs = (part.detach() for part in parts)
+        return _LoraGroup.apply(x, weight, bias, scaling, rate, [4, 3], torch.cat([a1, a2]), *bs, *parts)
 
-    inputs = [value.requires_grad_() for value in (x, a, b)]
-    assert torch.autograd.gradcheck(layer, inputs)
-    seen = layer(*inputs) - torch.nn.functional.linear(x, weight, bias)
-    assert not torch.allclose(seen, 0.7 * x @ a.T @ b.T), "nothing was dropped"
+    inputs = [value.requires_grad_() for value in (x, *parts)]
+    assert torch.autograd.gradcheck(group, inputs)
+    a1, a2, b1, b2 = parts
+    plain = torch.nn.functional.linear(x, weight, bias) + scaling * torch.cat([x @ a1.T @ b1.T, x @ a2.T @ b2.T], -1)
+    assert torch.allclose(group(*inputs), plain) == (rate == 0)
+
+
+def test_weights_laid_together_stay_the_modules_own(qwen2_folder: Path) -> None:
+    model = lora_model(qwen2_folder).get_base_model()
+    layer = model.get_decoder().layers[0]
+    before = {name: value.clone() for name, value in layer.named_parameters()}
+    first, again = (FastDecoder(model.get_decoder()).layers[0].qkv for _ in range(2))
+    assert all(torch.equal(before[name], value) for name, value in layer.named_parameters())
+    assert first.weight.data_ptr() == again.weight.data_ptr() == layer.self_attn.q_proj.base_layer.weight.data_ptr()
+    with torch.no_grad():
+        layer.self_attn.v_proj.base_layer.weight.fill_(3.0)
+    assert first.weight[-1, 0] == 3.0
+    model.to(torch.bfloat16)
+    with pytest.raises(RuntimeError, match="moved or copied"):
+        first.check()
+
+
+def test_why_a_decoder_is_left_to_transformers(qwen2_folder: Path) -> None:
+    def decoder(targets: list[str]):
+        return lora_model(qwen2_folder, targets=targets).get_base_model().get_decoder()
+
+    assert unfit(decoder(["q_proj", "k_proj", "v_proj", "down_proj"])) is None
+    assert "adapters of different kinds" in str(unfit(decoder(["q_proj", "v_proj"])))
+    body = decoder(["o_proj"])
+    body.config.hidden_act = "gelu"
+    assert "gelu" in str(unfit(body))
+    assert "Linear is not known" in str(unfit(torch.nn.Linear(2, 2)))
 
 
 def test_dropout_keeps_the_mean(qwen2_folder: Path) -> None:
@@ -128,9 +157,10 @@ def test_a_run_learns_the_same_either_way(
     """Whole steps with the optimizer: what was computed with before an update is not computed with behind it."""
     model = lively_model(tmp_path / "model", qwen2_folder)
     losses = []
-    for key in ("true", "false"):
-        told = f"run.name=run-{key}", f"engine.lora_gemm={key}", f"model.dtype={dtype}"
+    for at, (fast, gemm) in enumerate(((True, True), (False, True), (False, False))):
+        told = f"run.name=run-{at}", f"engine.fast_layer={fast}", f"engine.lora_gemm={gemm}", f"model.dtype={dtype}"
         run = trained(run_config(tmp_path, model, classification_file, *told))
         losses.append([line["loss"] for line in lines(run / "log.jsonl") if "loss" in line])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4 if dtype == "float32" else 0.05)
-    assert losses[0][-1] < losses[0][0] / 2
+    for ours in losses[:2]:
+        assert ours == pytest.approx(losses[2], rel=1e-4 if dtype == "float32" else 0.05)
+    assert losses[2][-1] < losses[2][0] / 2

@@ -18,13 +18,15 @@ from weitiao.data.collate import Batch, packed_batch, padded_batch
 from weitiao.data.encode import Encoder
 from weitiao.data.pack import pack, training_row
 from weitiao.data.prefix import common_prefix
+from weitiao.engine import fast_layer
 from weitiao.engine.forward import Forward
 from weitiao.families.base import families, family_of
 from weitiao.families.tokenizer import TextTokenizer
 from weitiao.tasks.classification import Classification, ClassificationOptions
 from weitiao.types import Encoded, Row
 
-WAYS = ("rows", "dense", "padded")
+WAYS = ("rows", "dense", "padded", "fast")
+"""`fast`: as `rows`, the layers by `engine/fast_layer`."""
 Change = Callable[[Batch], Batch]
 
 
@@ -50,7 +52,9 @@ class Setup:
             batches = [padded_batch(shared, rows)]
         else:
             batches = [packed_batch(packed) for packed, _ in pack(shared, rows, tokens_per_pack)]
-        forward = Forward(self.ours.get_base_model(), "rows" if way == "padded" else way)  # type: ignore[arg-type]
+        attention = "dense" if way == "dense" else "rows"
+        forward = Forward(self.ours.get_base_model(), attention, fast=way == "fast")  # type: ignore[arg-type]
+        assert (forward.fast is not None) == (way == "fast")
         wanted = sum(len(sample.answer) for sample in samples)
         self.ours.zero_grad()
         total = 0.0
@@ -135,13 +139,17 @@ def test_several_packs_and_a_row_longer_than_a_pack(setup: Setup, way: str) -> N
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 @pytest.mark.parametrize("way", WAYS)
-def test_recomputed_activations(setup: Setup, way: str) -> None:
+def test_recomputed_activations(setup: Setup, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     base = setup.ours.get_base_model()
     base.gradient_checkpointing_enable({"use_reentrant": False})
     setup.ours.train()
     calls = []
-    inside = base.get_decoder().layers[0].mlp
-    handle = inside.register_forward_pre_hook(lambda *_: calls.append(1))
+    layer = base.get_decoder().layers[0]
+    handle = layer.mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    right = fast_layer._norm
+    monkeypatch.setattr(
+        fast_layer, "_norm", lambda x, norm: (norm is layer.input_layernorm and calls.append(1)) or right(x, norm)
+    )
     try:
         setup.assert_equal(setup.samples, len(common_prefix(setup.samples)), way)
     finally:

@@ -10,6 +10,7 @@ import torch
 
 from weitiao.data.collate import Batch
 from weitiao.engine.attention_plan import NAME, AttentionPlan, CachePlan, Way
+from weitiao.engine.fast_layer import FastDecoder, unfit
 from weitiao.engine.image_features import ImageFeatures
 from weitiao.engine.supervised_loss import answer_loss
 from weitiao.types import PlacedImage
@@ -19,27 +20,40 @@ class Forward:
     """Computes batches with a Hugging Face causal model, with or without PEFT's layers inside.
 
     model: the `…ForCausalLM` or `…ForConditionalGeneration` itself. way: how packs attend. images: what its vision
-    tower gives; None for a model that reads text alone.
+    tower gives; None for a model that reads text alone. fast: compute the layers of packs by `fast_layer`, where it
+    covers the model; `slow_because` says why it does not.
     """
 
-    def __init__(self, model: Any, way: Way = "rows", images: ImageFeatures | None = None) -> None:
+    def __init__(self, model: Any, way: Way = "rows", images: ImageFeatures | None = None, fast: bool = False) -> None:
         self.model, self.way, self.images = model, way, images
         self.body, self.head = model.get_decoder(), model.get_output_embeddings()
+        self.slow_because = unfit(self.body) if fast else None
+        self.fast = FastDecoder(self.body) if fast and not self.slow_because else None
         # Where tokens go in; a model that is spread over cards gives its states on another one.
         self.device: torch.device = model.get_input_embeddings().weight.device
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """Last hidden states after the final norm, [N, H], at the batch's `keep`."""
         batch = batch.to(self.device)
-        inputs = self._embedded(batch.input_ids, batch.images, batch.image_places)
+        embedded = self._embedded(batch.input_ids, batch.images, batch.image_places)
+        if batch.packed and self.fast is not None:
+            states = self.fast(embedded, batch.positions, AttentionPlan.of(batch, self.way))
+        else:
+            states = self._theirs(batch, embedded)
+        return states.flatten(0, 1)[batch.keep.to(states.device)]
+
+    def _theirs(self, batch: Batch, embedded: torch.Tensor) -> torch.Tensor:
+        """Last hidden states [B, T, H] by the decoder's own forward pass."""
+        attention: dict[str, Any]
         if batch.packed:
             use_attention(self.body, NAME)
-            inputs["attention_plan"] = AttentionPlan.of(batch, self.way)
+            attention = {"attention_plan": AttentionPlan.of(batch, self.way)}
         else:
             use_attention(self.body, "sdpa")
-            inputs["attention_mask"] = _padding_mask(batch)
-        states = self.body(**inputs, position_ids=batch.positions, use_cache=False).last_hidden_state
-        return states.flatten(0, 1)[batch.keep.to(states.device)]
+            attention = {"attention_mask": _padding_mask(batch)}
+        return self.body(
+            inputs_embeds=embedded, position_ids=batch.positions, use_cache=False, **attention
+        ).last_hidden_state
 
     def step(
         self,
@@ -57,28 +71,29 @@ class Forward:
         """
         use_attention(self.body, NAME)
         places = None if image_places is None else image_places.to(self.device)
-        inputs = self._embedded(ids.to(self.device), images, places)
-        inputs[self._cache_name] = cache
-        plan = CachePlan(mask.to(self.device))
-        positions = positions.to(self.device)
-        return self.body(**inputs, position_ids=positions, use_cache=True, attention_plan=plan).last_hidden_state
+        return self.body(
+            inputs_embeds=self._embedded(ids.to(self.device), images, places),
+            position_ids=positions.to(self.device),
+            use_cache=True,
+            attention_plan=CachePlan(mask.to(self.device)),
+            **{self._cache_name: cache},
+        ).last_hidden_state
 
     @property
     def _cache_name(self) -> str:
         # transformers 5.24 renames it.
         return "cache" if "cache" in inspect.signature(self.body.forward).parameters else "past_key_values"
 
-    def _embedded(
-        self, ids: torch.Tensor, images: Sequence[PlacedImage], places: torch.Tensor | None
-    ) -> dict[str, Any]:
-        """The ids, or their embeddings with the images' features in place."""
+    def _embedded(self, ids: torch.Tensor, images: Sequence[PlacedImage], places: torch.Tensor | None) -> torch.Tensor:
+        """Embeddings [B, T, H] of the ids, with the images' features in the place of their tokens'."""
+        embedded: torch.Tensor = self.model.get_input_embeddings()(ids)
         if not images:
-            return {"input_ids": ids}
+            return embedded
         assert self.images is not None, "a batch with images needs a model that reads them"
-        embedded = self.model.get_input_embeddings()(ids)
+        assert places is not None
         features = self.images.features(images).to(embedded)
         flat = embedded.flatten(0, 1).index_copy(0, places, features)
-        return {"inputs_embeds": flat.view_as(embedded)}
+        return flat.view_as(embedded)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Sum of the answer tokens' cross-entropies, float32 scalar."""

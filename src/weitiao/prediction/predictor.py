@@ -51,6 +51,7 @@ class Predictor:
         budget: int,
         batch_tokens: int,
         attention: str = "auto",
+        fast_layer: bool = True,
         lora_gemm: bool = True,
         images: ImageFeatures | None = None,
     ) -> None:
@@ -60,7 +61,7 @@ class Predictor:
         self.whole_gemm = lora_gemm and use_lora_gemm(model)
         """Whether no adapter is left to PEFT."""
         weight = base.get_output_embeddings().weight
-        self.forward = Forward(base, choose_way(attention, weight.device, weight.dtype), images)
+        self.forward = Forward(base, choose_way(attention, weight.device, weight.dtype), images, fast_layer)
         self.batch_tokens = batch_tokens
         chat = encoder.chat
         self._labels = LabelScorer(self.forward, chat, batch_tokens)

@@ -79,6 +79,7 @@ def predictor(config: RunConfig, base: Base, task: Task, encoder: Encoder, model
         budget=told.max_answer_tokens,
         batch_tokens=config.evaluation.batch_tokens,
         attention=config.engine.attention,
+        fast_layer=config.engine.fast_layer,
         lora_gemm=config.engine.lora_gemm,
         images=image_features(model.get_base_model(), base.folder, config.model.cache_dir, limit),
     )
@@ -106,7 +107,8 @@ def loop(
     # accelerate keeps the device and type of a process's first run; a notebook may have another one now.
     AcceleratorState._reset_state(reset_partial_state=True)
     # The adapters are float32; next to a bfloat16 base they compute in bfloat16, which PEFT's own do under autocast.
-    mixed = weight.dtype == torch.bfloat16 and not predictor.whole_gemm
+    ours = predictor.whole_gemm or (predictor.forward.fast is not None and config.engine.packing)
+    mixed = weight.dtype == torch.bfloat16 and not ours
     accelerator = Accelerator(cpu=weight.device.type == "cpu", mixed_precision="bf16" if mixed else "no")
     if accelerator.num_processes > 1:
         raise ConfigError("training on several processes is not supported; start one process with one visible GPU")

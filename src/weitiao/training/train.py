@@ -86,6 +86,8 @@ def _train(
     predictor = parts.predictor(config, base, task, encoder, model, told)
     loop = parts.loop(config, model, predictor, encoded, [example.row.place for example in splits.train])
 
+    if predictor.forward.slow_because:
+        screen.note(f"layers are left to transformers (engine.fast_layer): {predictor.forward.slow_because}")
     parts.look_at(images, predictor, screen)
 
     # From here on the folder changes: all that can be refused has been checked.
