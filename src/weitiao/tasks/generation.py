@@ -109,7 +109,7 @@ class Generation(Task):
         return options
 
     def example(self, row: Row, labelled: bool = True) -> GenerationExample:
-        images = iter(self.images_of(row))
+        images = self.images_of(row)
         turns = list(self._turns(row))
         if turns and turns[-1][0] == "assistant" and self.field(row, "conversation") is not None:
             references: tuple[str, ...] = (self._answer(_joined(turns.pop()[1], row), row),)
@@ -117,7 +117,7 @@ class Generation(Task):
             references = self._references(row)
         else:
             references = ()
-        messages = self._placed(turns, list(images), row)
+        messages = self._placed(turns, images, row)
         _refuse_roles(messages, row)
         _refuse_empty(messages, row)
         return GenerationExample(
@@ -177,7 +177,7 @@ class Generation(Task):
             raise DataError(f"{row.place}: the answer is empty; fill it in or remove the row")
         return text
 
-    def _placed(self, turns: Sequence[tuple[Role, Any]], images: list[str], row: Row) -> tuple[Message, ...]:
+    def _placed(self, turns: Sequence[tuple[Role, Any]], images: Sequence[str], row: Row) -> tuple[Message, ...]:
         """The messages, with images where their texts name them; those that none names go before the first text."""
         left = list(images)
         messages = []
