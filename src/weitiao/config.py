@@ -169,6 +169,8 @@ class EngineSection(Section):
     """How a pack attends: `varlen` needs CUDA, `rows` runs everywhere, `dense` is the slow oracle."""
     fast_layer: bool = True
     """Compute the layers of a pack by our own few kernels; false leaves them to transformers."""
+    triton: bool = False
+    """Compute SwiGLU and the rotation of heads in `fast_layer` by Triton kernels; needs CUDA and heads of 2ⁿ."""
     lora_gemm: bool = True
     """Compute a linear layer and its adapter together also elsewhere; false leaves it to PEFT."""
     tokens_per_pack: int = Field(4096, ge=256)

@@ -26,10 +26,11 @@ INTERLEAVED = ("GlmModel", "Glm4Model")
 
 
 class FastDecoder:
-    def __init__(self, body: Any) -> None:
-        """body: a decoder for which `unfit` finds nothing. Its weights are laid together where one input meets them."""
+    def __init__(self, body: Any, triton: bool = False) -> None:
+        """body: a decoder for which `unfit` finds nothing. Its weights are laid together where one input meets them.
+        triton: with the kernels of `kernels.py` in place of torch's."""
         self.body = body
-        self.layers = [_Layer(layer, type(body).__name__ in INTERLEAVED) for layer in body.layers]
+        self.layers = [_Layer(layer, type(body).__name__ in INTERLEAVED, triton) for layer in body.layers]
         groups = [group for layer in self.layers for group in layer.groups if group.adapted]
         self._refresh = keep_casts(groups, body.norm.weight.dtype) if groups else lambda: None
 
@@ -78,8 +79,14 @@ def unfit(body: Any) -> str | None:
 
 
 class _Layer:
-    def __init__(self, layer: Any, interleaved: bool) -> None:
+    def __init__(self, layer: Any, interleaved: bool, triton: bool) -> None:
         self.layer = layer
+        self.swiglu: Any = Swiglu
+        self.rotate: Any = Rotate
+        if triton:
+            from weitiao.engine import kernels
+
+            self.swiglu, self.rotate = kernels.Swiglu, kernels.Rotate
         attention, mlp = layer.self_attn, layer.mlp
         qkv, gate_up = _groups(layer)
         self.qkv, self.o = LoraGroup(_linear(attention, *qkv)), LoraGroup([attention.o_proj])
@@ -102,7 +109,7 @@ class _Layer:
         if hasattr(layer, "post_self_attn_layernorm"):
             added = _norm(added, layer.post_self_attn_layernorm)
         x = x + added
-        added = self.down(_Swiglu.apply(self.gate_up(_norm(x, layer.post_attention_layernorm))))
+        added = self.down(self.swiglu.apply(self.gate_up(_norm(x, layer.post_attention_layernorm))))
         if hasattr(layer, "post_mlp_layernorm"):
             added = _norm(added, layer.post_mlp_layernorm)
         return x + added
@@ -115,7 +122,7 @@ class _Layer:
             q, k = qk.split(heads[:2], dim=1)
             qk = torch.cat([_norm(q, attention.q_norm), _norm(k, attention.k_norm)], dim=1)
         if self.theirs is None:
-            qk = _Rotate.apply(qk, cos[0, :, None], sin[0, :, None])
+            qk = self.rotate.apply(qk, cos[0, :, None], sin[0, :, None])
         q, k = qk.split(heads[:2], dim=1)
         q, k, v = (part.transpose(0, 1)[None] for part in (q, k, v))
         if self.theirs is not None:
@@ -123,7 +130,7 @@ class _Layer:
         return plan.attend(q, k, v, self.scaling)[0].flatten(1)
 
 
-class _Rotate(torch.autograd.Function):
+class Rotate(torch.autograd.Function):
     """Each head's halves turned against each other (RoPE): x cos + (−x₂, x₁) sin."""
 
     @staticmethod
@@ -148,7 +155,7 @@ class _Rotate(torch.autograd.Function):
         return out, None, None
 
 
-class _Swiglu(torch.autograd.Function):
+class Swiglu(torch.autograd.Function):
     """silu(gate) · up, gate and up side by side in the last dimension."""
 
     @staticmethod

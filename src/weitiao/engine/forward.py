@@ -21,14 +21,21 @@ class Forward:
 
     model: the `…ForCausalLM` or `…ForConditionalGeneration` itself. way: how packs attend. images: what its vision
     tower gives; None for a model that reads text alone. fast: compute the layers of packs by `fast_layer`, where it
-    covers the model; `slow_because` says why it does not.
+    covers the model, with our own kernels where `triton`; `slow_because` says why it does not.
     """
 
-    def __init__(self, model: Any, way: Way = "rows", images: ImageFeatures | None = None, fast: bool = False) -> None:
+    def __init__(
+        self,
+        model: Any,
+        way: Way = "rows",
+        images: ImageFeatures | None = None,
+        fast: bool = False,
+        triton: bool = False,
+    ) -> None:
         self.model, self.way, self.images = model, way, images
         self.body, self.head = model.get_decoder(), model.get_output_embeddings()
         self.slow_because = unfit(self.body) if fast else None
-        self.fast = FastDecoder(self.body) if fast and not self.slow_because else None
+        self.fast = FastDecoder(self.body, triton) if fast and not self.slow_because else None
         # Where tokens go in; a model that is spread over cards gives its states on another one.
         self.device: torch.device = model.get_input_embeddings().weight.device
 

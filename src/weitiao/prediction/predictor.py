@@ -52,6 +52,7 @@ class Predictor:
         batch_tokens: int,
         attention: str = "auto",
         fast_layer: bool = True,
+        triton: bool = False,
         lora_gemm: bool = True,
         images: ImageFeatures | None = None,
     ) -> None:
@@ -61,7 +62,7 @@ class Predictor:
         self.whole_gemm = lora_gemm and use_lora_gemm(model)
         """Whether no adapter is left to PEFT."""
         weight = base.get_output_embeddings().weight
-        self.forward = Forward(base, choose_way(attention, weight.device, weight.dtype), images, fast_layer)
+        self.forward = Forward(base, choose_way(attention, weight.device, weight.dtype), images, fast_layer, triton)
         self.batch_tokens = batch_tokens
         chat = encoder.chat
         self._labels = LabelScorer(self.forward, chat, batch_tokens)

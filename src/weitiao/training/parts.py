@@ -80,6 +80,7 @@ def predictor(config: RunConfig, base: Base, task: Task, encoder: Encoder, model
         batch_tokens=config.evaluation.batch_tokens,
         attention=config.engine.attention,
         fast_layer=config.engine.fast_layer,
+        triton=config.engine.triton,
         lora_gemm=config.engine.lora_gemm,
         images=image_features(model.get_base_model(), base.folder, config.model.cache_dir, limit),
     )

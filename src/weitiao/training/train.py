@@ -12,6 +12,7 @@ from weitiao.data.encode import Encoder, shortening_note
 from weitiao.data.prefix import common_prefix
 from weitiao.data.splits import Splits, fingerprint, load
 from weitiao.data.summary import summary
+from weitiao.errors import ConfigError
 from weitiao.model.base import open_base
 from weitiao.run_folder import RunFolder, TaskFile, write_json
 from weitiao.tasks.base import Task, task_options
@@ -75,6 +76,8 @@ def _train(
     device = choose_device(config.model.device)
     dtype = choose_dtype(config.model.dtype, device)
     choose_way(config.engine.attention, device, dtype)
+    if config.engine.triton and device.type != "cuda":
+        raise ConfigError(f"key `engine.triton` is true, which needs CUDA, not {device.type}; leave it out")
     for note in [*splits.notes, *notes]:
         screen.note(note)
     placement = place(config.model.placement, base.folder, device, dtype)
