@@ -10,7 +10,10 @@ from peft.tuners.lora import LoraLayer
 
 from parity.oracle import TOLERANCE, gradients, lora_model, worst_error
 from runs import lines, lively_model, run_config, trained
+from weitiao.data.collate import packed_batch
+from weitiao.data.pack import Pack, PackRow
 from weitiao.engine.fast_layer import FastDecoder, unfit
+from weitiao.engine.forward import Forward
 from weitiao.engine.lora_gemm import _LoraGroup, use_lora_gemm
 
 
@@ -76,6 +79,20 @@ def test_prediction_before_training(qwen2_folder: Path) -> None:
     assert worst_error(found[1], wanted[1])[0] < 0.1
 
 
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], ["k_proj", "up_proj", "o_proj"], ["down_proj"]])
+def test_adapters_on_some_of_a_group(qwen2_folder: Path, targets: list[str]) -> None:
+    ours, theirs = (lora_model(qwen2_folder, targets=targets) for _ in range(2))
+    batch = packed_batch(Pack(tuple(range(5)), (PackRow(tuple(range(20, 60)), (30, 31, 39), (1, 2, 3)),)))
+    found = []
+    for model, fast in ((ours, True), (theirs, False)):
+        forward = Forward(model.get_base_model(), fast=fast)
+        assert (forward.fast is not None) == fast
+        forward.loss(batch).backward()
+        found.append(gradients(model))
+    error, name = worst_error(*found)
+    assert error <= TOLERANCE, f"{name}: {error:.2e}"
+
+
 def test_a_disabled_adapter_does_nothing(qwen2_folder: Path) -> None:
     ours, theirs = both(qwen2_folder)
     with ours.disable_adapter(), theirs.disable_adapter(), torch.no_grad():
@@ -93,7 +110,7 @@ def test_a_group_by_finite_differences(rate: float, scaling: float) -> None:
     def group(x: torch.Tensor, *parts: torch.Tensor) -> torch.Tensor:
         torch.manual_seed(1)
         a1, a2, *bs = (part.detach() for part in parts)
-        return _LoraGroup.apply(x, weight, bias, scaling, rate, [4, 3], torch.cat([a1, a2]), *bs, *parts)
+        return _LoraGroup.apply(x, weight, bias, scaling, rate, [4, 3], [0, 1], torch.cat([a1, a2]), *bs, *parts)
 
     inputs = [value.requires_grad_() for value in (x, *parts)]
     assert torch.autograd.gradcheck(group, inputs)
@@ -122,8 +139,11 @@ def test_why_a_decoder_is_left_to_transformers(qwen2_folder: Path) -> None:
         return lora_model(qwen2_folder, targets=targets).get_base_model().get_decoder()
 
     assert unfit(decoder(["q_proj", "k_proj", "v_proj", "down_proj"])) is None
-    assert "adapters of different kinds" in str(unfit(decoder(["q_proj", "v_proj"])))
+    assert unfit(decoder(["q_proj", "v_proj", "up_proj"])) is None
     body = decoder(["o_proj"])
+    body.layers[1].self_attn.q_proj._hf_hook = object()
+    assert "spread over cards" in str(unfit(body))
+    del body.layers[1].self_attn.q_proj._hf_hook
     body.config.hidden_act = "gelu"
     assert "gelu" in str(unfit(body))
     assert "Linear is not known" in str(unfit(torch.nn.Linear(2, 2)))

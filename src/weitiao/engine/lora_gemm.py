@@ -51,12 +51,16 @@ def fits(layer: Any) -> bool:
 
 
 class LoraGroup:
-    """Linear layers of one input, all of them with an adapter or none; `fits` holds for each."""
+    """Linear layers of one input, of which any may have an adapter; `groupable` holds for them."""
 
     def __init__(self, layers: Sequence[Any]) -> None:
         """The layers' weights become pieces of one tensor, and stay what they are in all other ways."""
         bases = [getattr(layer, "base_layer", layer) for layer in layers]
-        self.layers, self.bases = list(layers), bases
+        self.bases = bases
+        self.which = [at for at, layer in enumerate(layers) if layer is not bases[at]]
+        """Of the layers, those with an adapter."""
+        self.layers = [layers[at] for at in self.which]
+        """These."""
         self.sizes = [base.out_features for base in bases]
         self.weight = _joined(bases, "weight")
         self.bias = _joined(bases, "bias") if bases[0].bias is not None else None
@@ -65,8 +69,7 @@ class LoraGroup:
 
     @property
     def adapted(self) -> bool:
-        first = self.layers[0]
-        return first is not self.bases[0] and not first.disable_adapters and not first.merged
+        return bool(self.layers) and not self.layers[0].disable_adapters and not self.layers[0].merged
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x [..., in] → [..., sum of out], one layer's output behind the other's."""
@@ -78,11 +81,13 @@ class LoraGroup:
         parts = self.parts
         a, *bs = self.kept or _cast(parts, x.dtype)
         scaling = first.scaling["default"]
-        return _LoraGroup.apply(x, self.weight, self.bias, scaling, rate, self.sizes, a, *bs, *parts)  # type: ignore[no-any-return]
+        return _LoraGroup.apply(  # type: ignore[no-any-return]
+            x, self.weight, self.bias, scaling, rate, self.sizes, self.which, a, *bs, *parts
+        )
 
     @property
     def parts(self) -> list[torch.Tensor]:
-        """A [r, in] of each layer, then B [out, r] of each: what is trained."""
+        """A [r, in] of each adapter, then B [out, r] of each: what is trained."""
         return [getattr(layer, name)["default"].weight for name in ("lora_A", "lora_B") for layer in self.layers]
 
     def check(self) -> None:
@@ -101,7 +106,7 @@ def keep_casts(groups: Sequence[LoraGroup], dtype: torch.dtype) -> Callable[[], 
     with torch.inference_mode(False), torch.no_grad():
         for group in groups:
             group.kept = _cast(group.parts, dtype, copy=True)
-            count = len(group.sizes)
+            count = len(group.which)
             copies += [*group.kept[0].chunk(count), *group.kept[1:]]
             sources += [part.detach() for part in group.parts]
 
@@ -117,8 +122,7 @@ def groupable(layers: Sequence[Any]) -> bool:
     if not all(map(fits, layers)):
         return False
     adapted = [layer for layer in layers if hasattr(layer, "base_layer")]
-    ranks = {(layer.r["default"], layer.scaling["default"]) for layer in adapted}
-    return len(adapted) in (0, len(layers)) and len(ranks) <= 1
+    return len({(layer.r["default"], layer.scaling["default"]) for layer in adapted}) <= 1
 
 
 class _Forward:
@@ -146,11 +150,13 @@ class _LoraGroup(torch.autograd.Function):
         scaling: float,
         rate: float,
         sizes: Sequence[int],
+        which: Sequence[int],
         a: torch.Tensor,
         *parts: torch.Tensor,
     ) -> torch.Tensor:
-        """a [layers × r, in] and each layer's B [out, r] in x's type; then A and B of each, which get the gradients."""
-        count = len(sizes)
+        """sizes: out of each layer; which: those with an adapter. a [adapters × r, in] and each B [out, r] in x's type;
+        then A and B of each adapter, which get the gradients."""
+        count = len(which)
         bs, dtype = parts[:count], parts[count].dtype
         flat = x.reshape(-1, x.shape[-1])
         seen, mask = torch.native_dropout(flat, rate, True) if rate else (flat, None)
@@ -158,10 +164,11 @@ class _LoraGroup(torch.autograd.Function):
         if scaling != 1:
             inner *= scaling
         out = F.linear(flat, weight, bias)
-        for piece, low, b in zip(out.split(list(sizes), 1), inner.chunk(count, 1), bs, strict=True):
-            piece.addmm_(low, b.T)
+        pieces = out.split(list(sizes), 1)
+        for at, low, b in zip(which, inner.chunk(count, 1), bs, strict=True):
+            pieces[at].addmm_(low, b.T)
         ctx.save_for_backward(flat, mask, inner, weight, a, *bs)
-        ctx.scaling, ctx.rate, ctx.sizes, ctx.dtype = scaling, rate, list(sizes), dtype
+        ctx.scaling, ctx.rate, ctx.sizes, ctx.which, ctx.dtype = scaling, rate, list(sizes), which, dtype
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
@@ -169,7 +176,8 @@ class _LoraGroup(torch.autograd.Function):
         flat, mask, inner, weight, a, *bs = ctx.saved_tensors
         g = gradient.reshape(-1, gradient.shape[-1])
         count, keep = len(bs), 1 / (1 - ctx.rate)
-        pieces = g.split(ctx.sizes, 1)
+        every = g.split(ctx.sizes, 1)
+        pieces = [every[at] for at in ctx.which]
         g_inner = torch.empty_like(inner)
         for piece, b, low in zip(pieces, bs, g_inner.chunk(count, 1), strict=True):
             torch.mm(piece, b, out=low)
@@ -186,7 +194,7 @@ class _LoraGroup(torch.autograd.Function):
             else:
                 g_x += torch.ops.aten.native_dropout_backward(g_inner @ a, mask, keep)
             g_x = g_x.view(*gradient.shape[:-1], -1)
-        return g_x, *[None] * (6 + count), *g_a, *g_b
+        return g_x, *[None] * (7 + count), *g_a, *g_b
 
 
 def _cast(parts: Sequence[torch.Tensor], dtype: torch.dtype, copy: bool = False) -> Casts:
