@@ -26,6 +26,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
+bench_app = typer.Typer(help="Speed beside other systems.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bench_app, name="bench")
 
 INTERRUPTED = 130
 
@@ -171,6 +173,50 @@ def data_fetch(
         print(path)
 
 
+@bench_app.command("train")
+def bench_train(
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda where there is a card.")] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(help="ner, classification or documents; by default all of them on cuda, ner on a cpu."),
+    ] = None,
+    samples_per_step: Annotated[list[int] | None, typer.Option(min=1, help="By default 16 and 256.")] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the model: smollm2-135m, qwen2-1.5b, glm4-9b or tiny; by default qwen2-1.5b on cuda, "
+            "smollm2-135m on a cpu."
+        ),
+    ] = None,
+    system: Annotated[
+        list[str] | None,
+        typer.Option(help="weitiao, tutorial, hf_batched, hf_liger or unsloth; by default all of them."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Blocks of each system.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0, help="Seconds of a block.")] = 10,
+    dropout: Annotated[float, typer.Option(min=0, max=0.99, help="On the adapters' input.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Training steps of Weitiao beside other systems: same random weights, same random samples. Downloads nothing."""
+    from weitiao.bench.request import asked
+    from weitiao.tracking.screen import Screen
+
+    request = asked(
+        device,
+        shape,
+        profile or (),
+        samples_per_step or (),
+        system or (),
+        repeats=repeats,
+        seconds=seconds,
+        dropout=dropout,
+    )
+    from weitiao.bench.train import bench_train as measure  # imports torch
+
+    found = measure(request, Screen())
+    print(json.dumps(found, ensure_ascii=False, indent=2)) if as_json else _show_bench(found)
+
+
 @app.callback(invoke_without_command=True)
 def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
@@ -202,6 +248,14 @@ def _show_metrics(metrics: dict[str, Any]) -> None:
     from weitiao.report.table import metrics_table
 
     Console().print(metrics_table(metrics))
+
+
+def _show_bench(found: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from weitiao.bench.table import train_tables
+
+    Console().print(train_tables(found))
 
 
 if __name__ == "__main__":

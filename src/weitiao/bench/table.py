@@ -1,0 +1,70 @@
+"""What the bench found, as tables on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+Row = Mapping[str, Any]
+
+
+def train_tables(found: Mapping[str, Any]) -> Group:
+    """One table for each profile and number of samples a step, with what is not in it below."""
+    machine, rows = found["machine"], found["rows"]
+    about = f"{machine['shape']} · {machine['dtype']} · {machine.get('gpu') or machine['processor']}"
+    about += f", {machine['threads']} threads · matrix products at {machine['gemm_tflops']:.2f} TFLOP/s"
+    groups = dict.fromkeys((row["profile"], row["samples_per_step"]) for row in rows)
+    parts: list[Any] = [Text(about)]
+    for profile, count in groups:
+        members = [row for row in rows if (row["profile"], row["samples_per_step"]) == (profile, count)]
+        seen = [row for row in members if row["note"] is None]
+        parts += [_table(f"{profile} · {count} samples a step", seen), _lines(members)]
+    return Group(*parts)
+
+
+def _table(title: str, rows: Sequence[Row]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table.add_column("system", no_wrap=True)
+    for column in ("samples/s", "tokens/s", "TFLOP/s", "GiB", "warm-up", "1k, 10k", "equal"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(row["system"], *_cells(row))
+    return table
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        f"{_short(row['samples_per_second'])}\n{_short(row['low'])}–{_short(row['high'])}",
+        f"{row['tokens_per_second']:,.0f}",
+        f"{_short(row['useful_tflops'])}\n{row['gemm_share']:.0%}",
+        "—" if row["peak_gib"] is None else f"{row['peak_gib']:.1f}",
+        f"{_short(row['warm_up_seconds'])} s",
+        f"{_short(row['seconds_1k'])} s\n{_short(row['seconds_10k'])} s",
+        _equal(row),
+    ]
+
+
+def _equal(row: Row) -> str:
+    if row["equal"] is None:
+        return "—"
+    return f"{'yes' if row['equal'] else 'NO'}\n{row['equal_error']:.0e}"
+
+
+def _lines(rows: Sequence[Row]) -> Text:
+    """What is not in the table: first losses of the systems that compute the same, and the systems that are absent."""
+    losses = [
+        f"  {row['system']}: {' '.join(f'{loss:.4f}' for loss in row['first_losses'])}"
+        for row in rows
+        if row["equal"] is not None
+    ]
+    absent = [f"{row['system']}: {row['note']}" for row in rows if row["note"] is not None]
+    return Text("\n".join([*(["loss of the first steps", *losses] if losses else []), *absent, ""]))
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

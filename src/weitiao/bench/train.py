@@ -1,0 +1,120 @@
+"""`weitiao bench train`: samples a second of training steps, ours and others', and whether they compute the same."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import torch
+
+from weitiao.bench.equality import LAYERS, SAMPLES, worst_error
+from weitiao.bench.measure import Lane, gemm_rate, interleaved
+from weitiao.bench.profiles import PROFILES, samples
+from weitiao.bench.request import Request
+from weitiao.bench.rows import absent_row, row
+from weitiao.bench.shapes import SHAPES, ModelMaker, model_maker
+from weitiao.bench.system import Settings, system_class
+from weitiao.data.prefix import common_prefix
+from weitiao.model.load import choose_dtype
+from weitiao.tracking.machine import machine
+from weitiao.tracking.screen import Screen
+from weitiao.types import Encoded
+
+COUNT = 1024
+"""Samples of a profile."""
+SEED = 1
+
+Equality = dict[tuple[str, str], float]
+"""(system, profile) → worst error."""
+
+
+def bench_train(request: Request, screen: Screen) -> dict[str, Any]:
+    """Measure all that is asked for; the content of `--json`."""
+    device = torch.device(request.device)
+    dtype, rate = choose_dtype("auto", device), gemm_rate(device)
+    type_name = str(dtype).removeprefix("torch.")
+    screen.note(f"{request.shape}, {type_name} on {device}; matrix products at {rate / 1e12:.2f} TFLOP/s")
+    make = model_maker(request.shape, device, dtype)
+    drawn = {name: samples(PROFILES[name], COUNT, make.vocabulary, SEED) for name in request.profiles}
+    errors = equality(request, drawn, screen)
+    rows = []
+    for profile, count in product(request.profiles, request.samples_per_step):
+        screen.note(f"{profile}, {count} samples a step")
+        lanes = measured(request, make, drawn[profile], count, screen)
+        rows += [row(lane, profile, make.body_parameters, rate, errors.get((lane.name, profile))) for lane in lanes]
+        rows += [absent_row(name, profile, count, why) for name, why in absent(request).items()]
+        del lanes
+        free()
+    told = {"shape": request.shape, "dtype": type_name, "gemm_tflops": rate / 1e12}
+    return {"machine": machine(device) | told, "rows": rows}
+
+
+def equality(request: Request, drawn: Mapping[str, Sequence[Encoded]], screen: Screen) -> Equality:
+    """In float32, without dropout, with few layers; of the systems that claim the same gradient."""
+    # One for all, made before any system runs: Liger's changes what transformers makes later.
+    make = model_maker(request.shape, torch.device(request.device), torch.float32, layers=LAYERS)
+    errors: Equality = {}
+    for name, profile in product(present(request), drawn):
+        system = system_class(name)()
+        if system.exact:
+            error = errors[name, profile] = worst_error(system, make, drawn[profile][:SAMPLES])
+            screen.note(f"{profile}: gradients of {name} against separate sequences: {error:.1e}")
+    free()
+    return errors
+
+
+def measured(
+    request: Request, make: ModelMaker, drawn: Sequence[Encoded], samples_per_step: int, screen: Screen
+) -> list[Lane]:
+    """Every system that is here, warmed up, then its blocks in turn with the others'."""
+    settings = Settings(samples_per_step, len(drawn), request.dropout)
+    prefix = len(common_prefix(drawn))
+    lanes = [
+        Lane(name, system_class(name)(), drawn, prefix, settings, torch.device(request.device))
+        for name in present(request)
+    ]
+    for lane in lanes:
+        if guarded(lane, lambda lane: lane.warm_up(make)):
+            screen.note(f"{lane.name}: warm after {lane.warm_up_seconds:.1f} s, {lane.steps} steps")
+        else:
+            screen.note(f"{lane.name}: {lane.note}")
+
+    def block(lane: Lane) -> None:
+        if lane.note is None and guarded(lane, lambda lane: lane.block(request.seconds)):
+            screen.note(f"{lane.name}: {lane.blocks[-1].samples / lane.blocks[-1].seconds:.2f} samples/s")
+
+    interleaved(lanes, request.repeats, block)
+    return lanes
+
+
+def absent(request: Request) -> dict[str, str]:
+    """Each system that cannot run here, and why."""
+    model_type = SHAPES[request.shape].model_type
+    reasons = {name: system_class(name).absent(model_type) for name in request.systems}
+    return {name: why for name, why in reasons.items() if why is not None}
+
+
+def present(request: Request) -> list[str]:
+    return [name for name in request.systems if name not in absent(request)]
+
+
+def guarded(lane: Lane, work: Callable[[Lane], None]) -> bool:
+    """Do it; where the card's memory is too small, the lane says so and its memory is freed."""
+    try:
+        work(lane)
+        return True
+    except torch.cuda.OutOfMemoryError:
+        lane.note = "out of memory"
+    # Outside of the handler, whose traceback would keep tensors alive.
+    lane.blocks.clear()
+    lane.system = type(lane.system)()
+    free()
+    return False
+
+
+def free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
