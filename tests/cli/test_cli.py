@@ -24,6 +24,8 @@ COMMANDS = (
     ["resend"],
     ["data"],
     ["data", "fetch"],
+    ["bench"],
+    ["bench", "train"],
 )
 HEAVY = ("torch", "transformers", "peft", "accelerate", "sklearn", "scipy", "numpy", "pyarrow", "httpx")
 
