@@ -22,7 +22,7 @@ def _swiglu(both, out, inner, WIDTH: tl.constexpr):  # type: ignore[no-untyped-d
     inside = column < inner
     gate = tl.load(both + row * 2 * inner + column, inside).to(tl.float32)
     up = tl.load(both + row * 2 * inner + inner + column, inside).to(tl.float32)
-    result = gate * tl.sigmoid(gate) * up
+    result = gate / (1 + tl.exp(-gate)) * up
     tl.store(out + row * inner + column, result.to(out.dtype.element_ty), inside)
 
 
@@ -33,7 +33,7 @@ def _swiglu_backward(both, gradient, out, inner, WIDTH: tl.constexpr):  # type: 
     gate = tl.load(both + row * 2 * inner + column, inside).to(tl.float32)
     up = tl.load(both + row * 2 * inner + inner + column, inside).to(tl.float32)
     g = tl.load(gradient + row * inner + column, inside).to(tl.float32)
-    share = tl.sigmoid(gate)
+    share = 1 / (1 + tl.exp(-gate))
     of_gate = g * up * share * (1 + gate * (1 - share))
     of_up = g * gate * share
     tl.store(out + row * 2 * inner + column, of_gate.to(out.dtype.element_ty), inside)
