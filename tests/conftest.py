@@ -13,9 +13,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import settings
 
 from tiny import small_classification, small_ner, tiny_model
+
+if not torch.cuda.is_available():
+    # Read when Triton is imported: its kernels run in its interpreter.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 settings.register_profile("weitiao", deadline=None)
 settings.load_profile("weitiao")

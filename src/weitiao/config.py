@@ -165,16 +165,17 @@ class EvaluationSection(Section):
 class EngineSection(Section):
     packing: bool = True
     """Lay samples end to end behind one shared prefix; false is the plain padded path."""
-    attention: Literal["auto", "rows", "varlen", "dense"] = "auto"
-    """How a pack attends: `varlen` needs CUDA, `rows` runs everywhere, `dense` is the slow oracle."""
+    attention: Literal["auto", "rows", "varlen", "split", "dense"] = "auto"
+    """How a pack attends: `split` and `varlen` need CUDA, `rows` runs everywhere, `dense` is the slow oracle."""
     fast_layer: bool = True
     """Compute the layers of a pack by our own few kernels; false leaves them to transformers."""
-    triton: bool = False
-    """Compute SwiGLU and the rotation of heads in `fast_layer` by Triton kernels; needs CUDA and heads of 2ⁿ."""
-    lora_gemm: bool = True
-    """Compute a linear layer and its adapter together also elsewhere; false leaves it to PEFT."""
-    tokens_per_pack: int = Field(4096, ge=256)
-    """Most tokens that one pack may hold; a single longer example gets a pack of its own."""
+    triton: bool = True
+    """On a card, compute norms, SwiGLU, rotation and loss of `fast_layer` by Triton; false leaves them to torch."""
+    cuda_graphs: bool = True
+    """On a card, start a training step of `fast_layer` as a whole, not kernel by kernel."""
+    tokens_per_pack: int | None = Field(None, ge=256)
+    """Most tokens that one pack may hold; a single longer example gets a pack of its own. Left out: as many as the
+    card's memory allows, at most 16,384; 4,096 without a card."""
     image_cache_gib: float = Field(20, ge=0, allow_inf_nan=False)
     """GiB of disk for the features of images that a frozen vision tower gave; those not used for longest go first.
     0: none are kept, and they are computed anew each time."""

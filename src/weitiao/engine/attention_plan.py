@@ -1,9 +1,10 @@
-"""Who attends to whom in a pack, and three ways to compute it, registered with transformers as one attention function.
+"""Who attends to whom in a pack, and four ways to compute it, registered with transformers as one attention function.
 
 Each token of a row sees the shared prefix and its own row up to itself; in a tree of answers it sees its ancestors.
 
     rows     every row a batch entry: prefix K/V expanded, own K/V gathered, one bottom-right causal mask. Any device.
     varlen   torch's variable-length kernel over gathered [prefix | row] K/V. CUDA, 16-bit.
+    split    rows and prefix apart (`split_attention`), by layers of our own only; elsewhere as `varlen`. CUDA, 16-bit.
     dense    one T × T mask: the oracle, quadratic in the pack.
 
 The plan travels as the keyword `attention_plan` through the model's forward to `_attention`; the name is unknown to
@@ -23,21 +24,22 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 
 from weitiao.data.collate import Batch
+from weitiao.engine.split_attention import GRAIN, SplitLayout, split_layout
 from weitiao.errors import ConfigError
 
 NAME = "weitiao"
-Way = Literal["rows", "varlen", "dense"]
+Way = Literal["rows", "varlen", "split", "dense"]
 
 
 def choose_way(wanted: str, device: torch.device, dtype: torch.dtype) -> Way:
     """The way for `engine.attention`; ConfigError when it cannot run here."""
     able = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
-    if wanted == "varlen" and not able:
+    if wanted in ("varlen", "split") and not able:
         raise ConfigError(
-            f'key `engine.attention` = "varlen" needs CUDA and bfloat16, not {device.type} and {dtype}; use "auto"'
+            f'key `engine.attention` = "{wanted}" needs CUDA and bfloat16, not {device.type} and {dtype}; use "auto"'
         )
     if wanted == "auto":
-        return "varlen" if able else "rows"
+        return "split" if able else "rows"
     return wanted  # type: ignore[return-value]
 
 
@@ -63,8 +65,15 @@ class AttentionPlan:
             batch.lengths,
             batch.parents,
             batch.input_ids.device,
-            "rows" if tree and way == "varlen" else way,
+            "rows" if tree and way in ("varlen", "split") else way,
         )
+
+    @cached_property
+    def split(self) -> SplitLayout | None:
+        """How the flash kernel is called, where that is the way and the pack's size allows it."""
+        if self.way != "split" or sum(self.lengths) % GRAIN:
+            return None
+        return split_layout(self.prefix, self.lengths).to(self.device)
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
         """query [1, H, T, D]; key, value [1, Hk, T, D] → [1, T, H, D]."""
@@ -72,7 +81,7 @@ class AttentionPlan:
             if query.device not in self._elsewhere:
                 self._elsewhere[query.device] = replace(self, device=query.device, _bias={}, _elsewhere={})
             return self._elsewhere[query.device].attend(query, key, value, scaling)
-        compute = {"rows": self._rows, "varlen": self._varlen, "dense": self._dense}[self.way]
+        compute = {"rows": self._rows, "dense": self._dense}.get(self.way, self._varlen)
         return compute(query, key, value, scaling)
 
     # -- rows

@@ -1,6 +1,6 @@
 """A decoder's layers, computed from the parameters of transformers' and PEFT's modules in few kernels.
 
-    norm → q, k, v in one product → rotation → attention plan → o → + → norm → gate, up in one → SwiGLU → down → +
+    + and norm → q, k, v in one product → rotation, attention → o → + and norm → gate, up in one → SwiGLU → down
 
 Covers Llama's build as Qwen2, Qwen3 (norms of q and k), GLM-4 (gate and up in one layer, half of each head rotated in
 pairs; two more norms in the 0414 series) and the text model of Qwen2-VL (M-RoPE) have it. What it does not cover is
@@ -9,55 +9,76 @@ left to transformers' own forward pass, with the reason.
 
 from __future__ import annotations
 
-import sys
-from typing import Any
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Literal
 
 import torch
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from weitiao.engine import plain
 from weitiao.engine.attention_plan import AttentionPlan
-from weitiao.engine.lora_gemm import LoraGroup, groupable, keep_casts
+from weitiao.engine.lora_gemm import FoldedMlp, LoraGroup, adapters_copied, foldable, groupable
+from weitiao.engine.pieces import AddNorm, Rotate, Swiglu
+from weitiao.engine.split_attention import Heads, SplitAttention
 
 KNOWN = ("Qwen2Model", "Qwen3Model", "LlamaModel", "GlmModel", "Glm4Model", "Qwen2VLTextModel", "Qwen2_5_VLTextModel")
 """Classes of transformers whose layers are of this build."""
 INTERLEAVED = ("GlmModel", "Glm4Model")
 """Those that rotate neighbours, not halves."""
 
+Table = tuple[torch.Tensor, torch.Tensor]
+"""Cosines and sines [T, R]."""
+
 
 class FastDecoder:
-    def __init__(self, body: Any, triton: bool = False) -> None:
+    def __init__(self, body: Any, kernels: ModuleType = plain) -> None:
         """body: a decoder for which `unfit` finds nothing. Its weights are laid together where one input meets them.
-        triton: with the kernels of `kernels.py` in place of torch's."""
-        self.body = body
-        self.layers = [_Layer(layer, type(body).__name__ in INTERLEAVED, triton) for layer in body.layers]
-        groups = [group for layer in self.layers for group in layer.groups if group.adapted]
-        self._refresh = keep_casts(groups, body.norm.weight.dtype) if groups else lambda: None
+        kernels: the module `plain` or, on a card, `kernels`."""
+        self.body, self.kernels = body, kernels
+        self.layers = [_Layer(layer, type(body).__name__ in INTERLEAVED, kernels) for layer in body.layers]
+        self.refresh = adapters_copied([group for layer in self.layers for group in layer.groups], kernels)
+        self.recompute: Literal["nothing", "gate_up", "layer"] = "nothing"
+        """What is computed again in the backward pass instead of kept."""
 
-    def __call__(self, embedded: torch.Tensor, positions: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
-        """embedded [1, T, H]; positions int64 [1, T] or [3, 1, T] → the last hidden states [1, T, H], normed."""
+    @property
+    def random(self) -> bool:
+        """Whether inputs of adapters are dropped in training."""
+        rates = (g.layers[0].lora_dropout["default"] for layer in self.layers for g in layer.groups if g.layers)
+        return any(getattr(dropout, "p", 0.0) for dropout in rates)
+
+    def __call__(
+        self, embedded: torch.Tensor, positions: torch.Tensor, plan: AttentionPlan, keep: torch.Tensor
+    ) -> torch.Tensor:
+        """embedded [T, H]; positions int64 [1, T] or [3, 1, T]; keep int64 [N] → the last hidden states [N, H] of these
+        tokens, normed. In the last layer, what is behind the attention is computed for them alone."""
         self.layers[0].qkv.check()
-        self._refresh()
-        cos, sin = self._rotation(embedded, positions)
-        x = embedded[0]
+        self.refresh()
+        table = self._rotation(embedded, positions)
+        x, delta = embedded, None
+        again = self._again if torch.is_grad_enabled() else _once
+        whole, part = (again if self.recompute == kind else _once for kind in ("layer", "gate_up"))
         for layer in self.layers:
-            if layer.recomputed:
-                x = checkpoint(layer, x, cos, sin, plan, use_reentrant=False)
-            else:
-                x = layer(x, cos, sin, plan)
-        return _norm(x, self.body.norm)[None]
+            here = keep if layer is self.layers[-1] else None
+            x, delta = whole(layer, x, delta, table, plan, here, part)
+        _, normed = _add_norm(x, delta, self.body.norm, 0, self.kernels)
+        return normed
 
-    def _rotation(self, embedded: torch.Tensor, positions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cosines and sines [1, T, D], as the model's own module gives them."""
+    def _again(self, function: Callable[..., Any], *args: Any) -> Any:
+        return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=self.random)
+
+    def _rotation(self, embedded: torch.Tensor, positions: torch.Tensor) -> Table:
+        """As the model's own module gives them."""
         sections = (getattr(self.body.config, "rope_parameters", None) or {}).get("mrope_section")
         if sections and positions.ndim == 2:
             positions = positions.expand(3, *positions.shape)
-        cos, sin = self.body.rotary_emb(embedded, positions)
+        cos, sin = self.body.rotary_emb(embedded[None], positions)
         if (
             cos.ndim == 4 and sections
         ):  # until transformers 5.2x the three kinds of position are put together by the layers
             cos, sin = (_sections(table, sections) for table in (cos, sin))
-        return cos, sin
+        return cos[0], sin[0]
 
 
 def unfit(body: Any) -> str | None:
@@ -79,103 +100,84 @@ def unfit(body: Any) -> str | None:
 
 
 class _Layer:
-    def __init__(self, layer: Any, interleaved: bool, triton: bool) -> None:
-        self.layer = layer
-        self.swiglu: Any = Swiglu
-        self.rotate: Any = Rotate
-        if triton:
-            from weitiao.engine import kernels
-
-            self.swiglu, self.rotate = kernels.Swiglu, kernels.Rotate
+    def __init__(self, layer: Any, interleaved: bool, kernels: ModuleType) -> None:
+        self.layer, self.kernels = layer, kernels
         attention, mlp = layer.self_attn, layer.mlp
         qkv, gate_up = _groups(layer)
         self.qkv, self.o = LoraGroup(_linear(attention, *qkv)), LoraGroup([attention.o_proj])
         self.gate_up, self.down = LoraGroup(_linear(mlp, *gate_up)), LoraGroup([mlp.down_proj])
-        self.scaling, self.size = attention.scaling, attention.head_dim
-        self.theirs = sys.modules[type(attention).__module__].apply_rotary_pos_emb if interleaved else None
+        query, key, _ = (width // attention.head_dim for width in self.qkv.sizes)
+        self.heads = Heads(query, key, attention.head_dim, attention.scaling, interleaved)
 
     @property
     def groups(self) -> tuple[LoraGroup, ...]:
         return self.qkv, self.o, self.gate_up, self.down
 
-    @property
-    def recomputed(self) -> bool:
-        return bool(getattr(self.layer, "gradient_checkpointing", False) and self.layer.training)
-
-    def __call__(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
-        """x [T, H] → [T, H]."""
-        layer = self.layer
-        added = self.o(self._attended(_norm(x, layer.input_layernorm), cos, sin, plan))
+    def __call__(
+        self,
+        x: torch.Tensor,
+        delta: torch.Tensor | None,
+        table: Table,
+        plan: AttentionPlan,
+        keep: torch.Tensor | None,
+        part: Callable[..., torch.Tensor],
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x [T, H] and what is still to be added to it → the same behind this layer, [T, H], or [N, H] at `keep`.
+        part: calls the function that makes the MLP's widest tensors."""
+        layer, kernels = self.layer, self.kernels
+        x, normed = _add_norm(x, delta, layer.input_layernorm, self.qkv.pad, kernels)
+        attended = self._attended(self.qkv(normed), table, plan)
+        if keep is not None:
+            x, attended = x.index_select(0, keep), attended.index_select(0, keep)
+        delta = self.o(attended)
         if hasattr(layer, "post_self_attn_layernorm"):
-            added = _norm(added, layer.post_self_attn_layernorm)
-        x = x + added
-        added = self.down(self.swiglu.apply(self.gate_up(_norm(x, layer.post_attention_layernorm))))
+            delta = _add_norm(delta, None, layer.post_self_attn_layernorm, 0, kernels)[1]
+        x, normed = _add_norm(x, delta, layer.post_attention_layernorm, self.gate_up.pad, kernels)
+        delta = self._mlp(normed, part)
         if hasattr(layer, "post_mlp_layernorm"):
-            added = _norm(added, layer.post_mlp_layernorm)
-        return x + added
+            delta = _add_norm(delta, None, layer.post_mlp_layernorm, 0, kernels)[1]
+        return x, delta
 
-    def _attended(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
-        attention = self.layer.self_attn
-        heads = [width // self.size for width in self.qkv.sizes]
-        qk, v = self.qkv(x).view(len(x), -1, self.size).split([heads[0] + heads[1], heads[2]], dim=1)
+    def _mlp(self, normed: torch.Tensor, part: Callable[..., torch.Tensor]) -> torch.Tensor:
+        if foldable(self.gate_up, self.down):
+            parts = *self.gate_up.parts, *self.down.parts
+            again = part is not _once
+            return FoldedMlp.apply(normed, self.gate_up, self.down, again, self.kernels, *parts)  # type: ignore[no-any-return]
+        return self.down(part(self._gated, normed))
+
+    def _gated(self, normed: torch.Tensor) -> torch.Tensor:
+        return Swiglu.apply(self.gate_up(normed), self.down.pad, self.kernels)  # type: ignore[no-any-return]
+
+    def _attended(self, qkv: torch.Tensor, table: Table, plan: AttentionPlan) -> torch.Tensor:
+        """[T, (H + 2 Hk) D] → [T, H D + pad]."""
+        heads, attention = self.heads, self.layer.self_attn
         if hasattr(attention, "q_norm"):
-            q, k = qk.split(heads[:2], dim=1)
-            qk = torch.cat([_norm(q, attention.q_norm), _norm(k, attention.k_norm)], dim=1)
-        if self.theirs is None:
-            qk = self.rotate.apply(qk, cos[0, :, None], sin[0, :, None])
-        q, k = qk.split(heads[:2], dim=1)
+            q, k, v = heads.parts(qkv)
+            q, k = (_head_norm(x, norm) for x, norm in ((q, attention.q_norm), (k, attention.k_norm)))
+            qkv = torch.cat([q, k, v], dim=1).flatten(1)
+        if plan.split is not None:
+            return SplitAttention.apply(  # type: ignore[no-any-return]
+                qkv, *table, heads, plan.split, self.o.pad, self.kernels
+            )
+        qk, v = qkv.unflatten(1, (-1, heads.size)).split([heads.query + heads.key, heads.key], dim=1)
+        q, k = Rotate.apply(qk, *table, heads.interleaved, self.kernels).split([heads.query, heads.key], dim=1)
         q, k, v = (part.transpose(0, 1)[None] for part in (q, k, v))
-        if self.theirs is not None:
-            q, k = self.theirs(q, k, cos, sin)
-        return plan.attend(q, k, v, self.scaling)[0].flatten(1)
+        out = plan.attend(q, k, v, heads.scaling)
+        return F.pad(out[0].flatten(1), (0, self.o.pad))
 
 
-class Rotate(torch.autograd.Function):
-    """Each head's halves turned against each other (RoPE): x cos + (−x₂, x₁) sin."""
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
-        """x [T, heads, D]; cos, sin [T, 1, D]."""
-        ctx.save_for_backward(cos, sin)
-        (x1, x2), (s1, s2) = x.chunk(2, -1), sin.chunk(2, -1)
-        out = x * cos
-        out1, out2 = out.chunk(2, -1)
-        out1.addcmul_(x2, s1, value=-1)
-        out2.addcmul_(x1, s2)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        cos, sin = ctx.saved_tensors
-        (g1, g2), (s1, s2) = g.chunk(2, -1), sin.chunk(2, -1)
-        out = g * cos
-        out1, out2 = out.chunk(2, -1)
-        out1.addcmul_(g2, s2)
-        out2.addcmul_(g1, s1, value=-1)
-        return out, None, None
+def _once(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
 
 
-class Swiglu(torch.autograd.Function):
-    """silu(gate) · up, gate and up side by side in the last dimension."""
-
-    @staticmethod
-    def forward(ctx: Any, both: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(both)
-        gate, up = both.chunk(2, -1)
-        return F.silu(gate).mul_(up)
-
-    @staticmethod
-    def backward(ctx: Any, g: torch.Tensor) -> torch.Tensor:
-        (both,) = ctx.saved_tensors
-        gate, up = both.chunk(2, -1)
-        out = torch.empty_like(both)
-        out_gate, out_up = out.chunk(2, -1)
-        torch.mul(g, F.silu(gate), out=out_up)
-        torch.ops.aten.silu_backward.grad_input(g * up, gate, grad_input=out_gate)
-        return out
+def _add_norm(
+    x: torch.Tensor, delta: torch.Tensor | None, norm: Any, pad: int, kernels: ModuleType
+) -> tuple[torch.Tensor, torch.Tensor]:
+    function: Callable[..., tuple[torch.Tensor, torch.Tensor]] = AddNorm.apply
+    return function(x, delta, norm.weight, norm.variance_epsilon, pad, kernels)
 
 
-def _norm(x: torch.Tensor, norm: Any) -> torch.Tensor:
+def _head_norm(x: torch.Tensor, norm: Any) -> torch.Tensor:
     return F.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 

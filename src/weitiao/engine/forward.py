@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
 
 from weitiao.data.collate import Batch
+from weitiao.engine import plain
 from weitiao.engine.attention_plan import NAME, AttentionPlan, CachePlan, Way
 from weitiao.engine.fast_layer import FastDecoder, unfit
 from weitiao.engine.image_features import ImageFeatures
@@ -21,7 +24,7 @@ class Forward:
 
     model: the `…ForCausalLM` or `…ForConditionalGeneration` itself. way: how packs attend. images: what its vision
     tower gives; None for a model that reads text alone. fast: compute the layers of packs by `fast_layer`, where it
-    covers the model, with our own kernels where `triton`; `slow_because` says why it does not.
+    covers the model, on a card with Triton's kernels where `triton`; `slow_because` says why it does not.
     """
 
     def __init__(
@@ -30,24 +33,28 @@ class Forward:
         way: Way = "rows",
         images: ImageFeatures | None = None,
         fast: bool = False,
-        triton: bool = False,
+        triton: bool = True,
     ) -> None:
         self.model, self.way, self.images = model, way, images
         self.body, self.head = model.get_decoder(), model.get_output_embeddings()
-        self.slow_because = unfit(self.body) if fast else None
-        self.fast = FastDecoder(self.body, triton) if fast and not self.slow_because else None
         # Where tokens go in; a model that is spread over cards gives its states on another one.
         self.device: torch.device = model.get_input_embeddings().weight.device
+        self.kernels = _kernels(triton, self.device)
+        self.slow_because = unfit(self.body) if fast else None
+        self.fast = FastDecoder(self.body, self.kernels) if fast and not self.slow_because else None
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """Last hidden states after the final norm, [N, H], at the batch's `keep`."""
         batch = batch.to(self.device)
-        embedded = self._embedded(batch.input_ids, batch.images, batch.image_places)
+        embedded = self.embedded(batch)
         if batch.packed and self.fast is not None:
-            states = self.fast(embedded, batch.positions, AttentionPlan.of(batch, self.way))
-        else:
-            states = self._theirs(batch, embedded)
+            return self.fast(embedded[0], batch.positions, AttentionPlan.of(batch, self.way), batch.keep)
+        states = self._theirs(batch, embedded)
         return states.flatten(0, 1)[batch.keep.to(states.device)]
+
+    def embedded(self, batch: Batch) -> torch.Tensor:
+        """What goes into the first layer, [B, T, H]; the batch is on the device."""
+        return self._embedded(batch.input_ids, batch.images, batch.image_places)
 
     def _theirs(self, batch: Batch, embedded: torch.Tensor) -> torch.Tensor:
         """Last hidden states [B, T, H] by the decoder's own forward pass."""
@@ -104,7 +111,8 @@ class Forward:
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Sum of the answer tokens' cross-entropies, float32 scalar."""
-        return answer_loss(self.hidden(batch), self.head, batch.labels.to(self.head.weight.device))
+        labels = batch.labels.to(self.head.weight.device, non_blocking=True)
+        return answer_loss(self.hidden(batch), self.head, labels, self.kernels)
 
     def log_probabilities(self, hidden: torch.Tensor) -> torch.Tensor:
         """[N, H] → log-probabilities over the vocabulary, float32 [N, V]."""
@@ -115,6 +123,15 @@ def use_attention(body: Any, name: str) -> None:
     """Set the decoder's attention function, when it is another; that of a vision tower stays."""
     if body.config._attn_implementation != name:
         body.set_attn_implementation(name)
+
+
+def _kernels(triton: bool, device: torch.device) -> ModuleType:
+    """Triton's kernels on a card, where Triton is installed (not everywhere on Windows)."""
+    if not triton or device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return plain
+    from weitiao.engine import kernels
+
+    return kernels
 
 
 def _padding_mask(batch: Batch) -> torch.Tensor:

@@ -1,38 +1,29 @@
-"""Linear layers of one input with their adapters in few kernels: y_i = x W_iᵀ + bias_i + s · dropout(x) A_iᵀ B_iᵀ.
+"""Linear layers of one input with their adapters as one product: [x | x Aᵀ] · [W | B]ᵀ + bias.
 
-PEFT computes the same as layers one after another and copies every input to float32 for the adapters. Here the weights
-of a group (q, k and v; gate and up) lie in one piece of memory and are one product, and so are their A. A and B are
-cast to the input's type, and what they add is added in place. Only x and dropout's mask are kept for the backward
-pass. A step of few samples waits for its host to start kernels, and each costs the same.
+The weights of a group (q, k and v; gate and up) lie in one buffer, in whose last columns stand the B of its adapters,
+each in the rows of its own layer:
 
-PEFT's modules keep their parameters, and their own forward pass where an adapter is switched off or merged. The layers
-of a group share one dropout mask; in PEFT each has its own.
+    [ W_q | B_q  0   0  ]        A is that of all adapters, one below the other, times α / r. The input's buffer has
+    [ W_k |  0  B_k  0  ]        the same columns free, and gets x Aᵀ there. g · [W | B] is then the gradient of x but
+    [ W_v |  0   0  B_v ]        for the adapters' share, and in the last columns that of x Aᵀ.
+
+Weights and adapters cost one kernel forward and one backward that read and write what the weights alone would, where
+PEFT reads and writes the output twice and copies every input to float32. PEFT's modules keep their parameters: their
+weights are views of the buffer. The layers of a group share one dropout mask; in PEFT each has its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-Casts = tuple[torch.Tensor, ...]
-
-
-def use_lora_gemm(model: Any) -> bool:
-    """Compute each adapted linear layer of a PeftModel so; whether that holds for all of its adapters.
-
-    Layers that are stored in 4 bits or spread over cards, and adapters other than plain LoRA, are left to PEFT.
-    """
-    from peft.tuners.lora import LoraLayer
-
-    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    fitting = [layer for layer in layers if fits(layer)]
-    for layer in fitting:
-        layer.forward = _Forward(layer, layer.forward)
-    return len(fitting) == len(layers)
+ROUNDED = 32
+"""Columns for adapters come in so many, which keeps rows aligned."""
 
 
 def fits(layer: Any) -> bool:
@@ -50,73 +41,6 @@ def fits(layer: Any) -> bool:
     )
 
 
-class LoraGroup:
-    """Linear layers of one input, of which any may have an adapter; `groupable` holds for them."""
-
-    def __init__(self, layers: Sequence[Any]) -> None:
-        """The layers' weights become pieces of one tensor, and stay what they are in all other ways."""
-        bases = [getattr(layer, "base_layer", layer) for layer in layers]
-        self.bases = bases
-        self.which = [at for at, layer in enumerate(layers) if layer is not bases[at]]
-        """Of the layers, those with an adapter."""
-        self.layers = [layers[at] for at in self.which]
-        """These."""
-        self.sizes = [base.out_features for base in bases]
-        self.weight = _joined(bases, "weight")
-        self.bias = _joined(bases, "bias") if bases[0].bias is not None else None
-        self.kept: Casts | None = None
-        """A and B in the input's type, where `keep_casts` takes care of them."""
-
-    @property
-    def adapted(self) -> bool:
-        return bool(self.layers) and not self.layers[0].disable_adapters and not self.layers[0].merged
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """x [..., in] → [..., sum of out], one layer's output behind the other's."""
-        if not self.adapted:
-            return F.linear(x, self.weight, self.bias)
-        first = self.layers[0]
-        dropout = first.lora_dropout["default"]
-        rate = getattr(dropout, "p", 0.0) if dropout.training else 0.0
-        parts = self.parts
-        a, *bs = self.kept or _cast(parts, x.dtype)
-        scaling = first.scaling["default"]
-        return _LoraGroup.apply(  # type: ignore[no-any-return]
-            x, self.weight, self.bias, scaling, rate, self.sizes, self.which, a, *bs, *parts
-        )
-
-    @property
-    def parts(self) -> list[torch.Tensor]:
-        """A [r, in] of each adapter, then B [out, r] of each: what is trained."""
-        return [getattr(layer, name)["default"].weight for name in ("lora_A", "lora_B") for layer in self.layers]
-
-    def check(self) -> None:
-        """RuntimeError when the layers' weights are no longer pieces of the one that is computed with."""
-        if self.bases[0].weight.data_ptr() != self.weight.data_ptr():
-            raise RuntimeError("the weights were moved or copied after they were laid together")
-
-
-def keep_casts(groups: Sequence[LoraGroup], dtype: torch.dtype) -> Callable[[], None]:
-    """A and B of all groups in one type; what is returned brings them up to date, in few kernels for all of them.
-
-    It has to be called before each forward pass, and never between one and its backward pass.
-    """
-    copies: list[torch.Tensor] = []
-    sources: list[torch.Tensor] = []
-    with torch.inference_mode(False), torch.no_grad():
-        for group in groups:
-            group.kept = _cast(group.parts, dtype, copy=True)
-            count = len(group.which)
-            copies += [*group.kept[0].chunk(count), *group.kept[1:]]
-            sources += [part.detach() for part in group.parts]
-
-    @torch.no_grad()
-    def refresh() -> None:
-        torch._foreach_copy_(copies, sources)
-
-    return refresh
-
-
 def groupable(layers: Sequence[Any]) -> bool:
     """Whether layers can be a `LoraGroup`."""
     if not all(map(fits, layers)):
@@ -125,83 +49,193 @@ def groupable(layers: Sequence[Any]) -> bool:
     return len({(layer.r["default"], layer.scaling["default"]) for layer in adapted}) <= 1
 
 
-class _Forward:
-    """In place of the `forward` of one layer."""
+class LoraGroup:
+    """Linear layers of one input, of which any may have an adapter; `groupable` holds for them."""
 
-    def __init__(self, layer: Any, theirs: Callable[..., torch.Tensor]) -> None:
-        self.group, self.theirs = LoraGroup([layer]), theirs
+    def __init__(self, layers: Sequence[Any]) -> None:
+        """The layers' weights become pieces of one buffer, and stay what they are in all other ways."""
+        self.bases = [getattr(layer, "base_layer", layer) for layer in layers]
+        which = [at for at, layer in enumerate(layers) if layer is not self.bases[at]]
+        self.layers = [layers[at] for at in which]
+        """Those with an adapter."""
+        sizes = [base.out_features for base in self.bases]
+        ends = torch.tensor(sizes).cumsum(0).tolist()
+        self.rows = [slice(ends[at] - sizes[at], ends[at]) for at in which]
+        """Of the buffer, for each adapter."""
+        self.sizes, self.width = sizes, self.bases[0].in_features
+        self.rank = self.layers[0].r["default"] if self.layers else 0
+        self.pad = -(-self.rank * len(self.layers) // ROUNDED) * ROUNDED
+        self.buffer = _joined(self.bases, self.pad)
+        """[sum of out, in + pad]: the weights and, once they were brought up to date, B."""
+        first = self.bases[0]
+        self.bias = torch.cat([base.bias.detach() for base in self.bases]) if first.bias is not None else None
+        with torch.inference_mode(False):
+            self.a = self.buffer.new_zeros(self.pad, self.width)
+            """α / r times A of each adapter, and zeros: what `Adapters.refresh` writes."""
 
-    def __call__(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        group = self.group
-        if not group.adapted or args or kwargs:
-            return self.theirs(x, *args, **kwargs)
-        # Where other code laid its weight together with others, this is the same memory.
-        group.weight, group.bias = group.bases[0].weight, group.bases[0].bias
-        return group(x)
+    @property
+    def adapted(self) -> bool:
+        return bool(self.layers) and not self.layers[0].disable_adapters and not self.layers[0].merged
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """x [T, in + pad], whose last columns are written → [T, sum of out], one layer's output behind the other's."""
+        if not self.adapted:
+            return F.linear(x[:, : self.width], self.buffer[:, : self.width], self.bias)
+        return _Folded.apply(x, self, self.rate, *self.parts)  # type: ignore[no-any-return]
+
+    @property
+    def rate(self) -> float:
+        """Share of the adapters' input that is dropped."""
+        dropout = self.layers[0].lora_dropout["default"]
+        return float(getattr(dropout, "p", 0.0)) if dropout.training else 0.0
+
+    @property
+    def parts(self) -> list[torch.Tensor]:
+        """A [r, in] of each adapter, then B [out, r] of each: what is trained."""
+        return [getattr(layer, name)["default"].weight for name in ("lora_A", "lora_B") for layer in self.layers]
+
+    @property
+    def scaling(self) -> float:
+        return float(self.layers[0].scaling["default"])
+
+    def columns(self, at: int) -> slice:
+        """Of the last columns, those of adapter `at`."""
+        return slice(at * self.rank, (at + 1) * self.rank)
+
+    def check(self) -> None:
+        """RuntimeError when the layers' weights are no longer pieces of the one that is computed with."""
+        if self.bases[0].weight.data_ptr() != self.buffer.data_ptr():
+            raise RuntimeError("the weights were moved or copied after they were laid together")
 
 
-class _LoraGroup(torch.autograd.Function):
+def adapters_copied(groups: Sequence[LoraGroup], kernels: ModuleType) -> Callable[[], None]:
+    """What brings A and B of all groups up to date where they are computed with, in their type. It has to be called
+    before each forward pass, and never between one and its backward pass."""
+    groups = [group for group in groups if group.layers]
+    if not groups:
+        return lambda: None
+    a_there, a_here, b_there, b_here, scaled = [], [], [], [], []
+    for group in groups:
+        count = len(group.layers)
+        a_there += [group.a[group.columns(at)] for at in range(count)]
+        a_here += [part.detach() for part in group.parts[:count]]
+        last = group.buffer[:, group.width :]
+        b_there += [last[rows, group.columns(at)] for at, rows in enumerate(group.rows)]
+        b_here += [part.detach() for part in group.parts[count:]]
+        scaled.append(group.a)
+
+    copy_b = kernels.row_copier(b_there, b_here)
+
+    @torch.no_grad()
+    def refresh() -> None:
+        torch._foreach_copy_(a_there, a_here)
+        torch._foreach_mul_(scaled, [group.scaling for group in groups])
+        copy_b()
+
+    return refresh
+
+
+class _Folded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, group: LoraGroup, rate: float, *parts: torch.Tensor) -> torch.Tensor:
+        """parts: A and B of each adapter, which get the gradients."""
+        seen, mask = x[:, : group.width], None
+        if rate:
+            seen, mask = torch.native_dropout(seen, rate, True)
+        # By `data`: whoever keeps x for its gradient has no part in these columns.
+        torch.mm(seen, group.a.T, out=x.data[:, group.width :])
+        ctx.save_for_backward(x, mask)
+        ctx.group, ctx.rate, ctx.dtype = group, rate, parts[0].dtype
+        return F.linear(x, group.buffer, group.bias)
+
+    @staticmethod
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, mask = ctx.saved_tensors
+        group: LoraGroup = ctx.group
+        width, keep = group.width, 1 / (1 - ctx.rate)
+        wanted = ctx.needs_input_grad[0]
+        whole = g @ group.buffer if wanted else g @ group.buffer[:, width:]
+        g_inner = whole[:, -group.pad :]
+        seen = x[:, :width]
+        if mask is not None:
+            seen = torch.ops.aten.native_dropout_backward(seen, mask, keep)
+        count = len(group.layers)
+        used = group.rank * count
+        g_a = _product(g_inner[:, :used].T, seen, ctx.dtype)
+        if group.scaling != 1:
+            g_a *= group.scaling
+        inner = x[:, width:]
+        g_b = [_product(g[:, rows].T, inner[:, group.columns(at)], ctx.dtype) for at, rows in enumerate(group.rows)]
+        if wanted:
+            if mask is None:
+                whole[:, :width].addmm_(g_inner, group.a)
+            else:
+                whole[:, :width] += torch.ops.aten.native_dropout_backward(g_inner @ group.a, mask, keep)
+        return whole if wanted else None, None, None, *g_a.chunk(count), *g_b
+
+
+class FoldedMlp(torch.autograd.Function):
+    """down(silu(gate) · up) of [T, H + pad], all three with adapters that drop nothing, as `_Folded` computes them.
+
+    What the adapters' gradients need of the widest tensors is summed where these are read for the MLP's own. The input
+    of `down` is not kept, and gate and up neither where they are computed `again`.
+    """
+
     @staticmethod
     def forward(
         ctx: Any,
         x: torch.Tensor,
-        weight: torch.Tensor,
-        bias: torch.Tensor | None,
-        scaling: float,
-        rate: float,
-        sizes: Sequence[int],
-        which: Sequence[int],
-        a: torch.Tensor,
+        gate_up: LoraGroup,
+        down: LoraGroup,
+        again: bool,
+        kernels: ModuleType,
         *parts: torch.Tensor,
     ) -> torch.Tensor:
-        """sizes: out of each layer; which: those with an adapter. a [adapters × r, in] and each B [out, r] in x's type;
-        then A and B of each adapter, which get the gradients."""
-        count = len(which)
-        bs, dtype = parts[:count], parts[count].dtype
-        flat = x.reshape(-1, x.shape[-1])
-        seen, mask = torch.native_dropout(flat, rate, True) if rate else (flat, None)
-        inner = seen @ a.T
-        if scaling != 1:
-            inner *= scaling
-        out = F.linear(flat, weight, bias)
-        pieces = out.split(list(sizes), 1)
-        for at, low, b in zip(which, inner.chunk(count, 1), bs, strict=True):
-            pieces[at].addmm_(low, b.T)
-        ctx.save_for_backward(flat, mask, inner, weight, a, *bs)
-        ctx.scaling, ctx.rate, ctx.sizes, ctx.which, ctx.dtype = scaling, rate, list(sizes), which, dtype
-        return out.view(*x.shape[:-1], -1)
+        """parts: of gate and up, then of down."""
+        torch.mm(x[:, : gate_up.width], gate_up.a.T, out=x.data[:, gate_up.width :])
+        both = F.linear(x, gate_up.buffer, gate_up.bias)
+        gated = kernels.swiglu(both, down.pad)
+        inner = gated[:, down.width :]
+        torch.mm(gated[:, : down.width], down.a.T, out=inner)
+        ctx.save_for_backward(x, None if again else both, inner.clone())
+        ctx.groups, ctx.kernels, ctx.dtype = (gate_up, down), kernels, parts[0].dtype
+        return F.linear(gated, down.buffer, down.bias)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        flat, mask, inner, weight, a, *bs = ctx.saved_tensors
-        g = gradient.reshape(-1, gradient.shape[-1])
-        count, keep = len(bs), 1 / (1 - ctx.rate)
-        every = g.split(ctx.sizes, 1)
-        pieces = [every[at] for at in ctx.which]
-        g_inner = torch.empty_like(inner)
-        for piece, b, low in zip(pieces, bs, g_inner.chunk(count, 1), strict=True):
-            torch.mm(piece, b, out=low)
-        if ctx.scaling != 1:
-            g_inner *= ctx.scaling
-        seen = flat if mask is None else torch.ops.aten.native_dropout_backward(flat, mask, keep)
-        g_a = _product(g_inner.T, seen, ctx.dtype).chunk(count)
-        g_b = [_product(p.T, low, ctx.dtype) for p, low in zip(pieces, inner.chunk(count, 1), strict=True)]
-        g_x = None
-        if ctx.needs_input_grad[0]:
-            g_x = g @ weight
-            if mask is None:
-                g_x.addmm_(g_inner, a)
-            else:
-                g_x += torch.ops.aten.native_dropout_backward(g_inner @ a, mask, keep)
-            g_x = g_x.view(*gradient.shape[:-1], -1)
-        return g_x, *[None] * (7 + count), *g_a, *g_b
+    def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, both, inner = ctx.saved_tensors
+        gate_up, down = ctx.groups
+        if both is None:
+            both = F.linear(x, gate_up.buffer, gate_up.bias)
+        g_b_down = _product(g.T, inner[:, : down.rank], ctx.dtype)
+        up = gate_up.rank * (len(gate_up.layers) - 1)
+        g_both, g_a_down, g_b = ctx.kernels.mlp_backward(
+            g @ down.buffer, both, down.a, x[:, gate_up.width :], gate_up.rank, up
+        )
+        whole = g_both @ gate_up.buffer
+        used = gate_up.rank * len(gate_up.layers)
+        g_a = _product(whole[:, gate_up.width :][:, :used].T, x[:, : gate_up.width], ctx.dtype)
+        g_a_down = g_a_down[: down.rank].to(ctx.dtype)
+        for value, group in ((g_a, gate_up), (g_a_down, down)):
+            if group.scaling != 1:
+                value *= group.scaling
+        whole[:, : gate_up.width].addmm_(whole[:, gate_up.width :], gate_up.a)
+        g_b = g_b.to(ctx.dtype)
+        pieces = [g_b.flatten(0, 1)] if up == 0 else list(g_b)
+        return whole, *[None] * 4, *g_a.chunk(len(gate_up.layers)), *pieces, g_a_down, g_b_down
 
 
-def _cast(parts: Sequence[torch.Tensor], dtype: torch.dtype, copy: bool = False) -> Casts:
-    """All A as one tensor, then each B, in a type, without gradients."""
-    count = len(parts) // 2
-    whole = torch.cat([part.detach() for part in parts[:count]]) if count > 1 else parts[0].detach()
-    return whole.to(dtype, copy=copy), *(part.detach().to(dtype, copy=copy) for part in parts[count:])
+def foldable(gate_up: LoraGroup, down: LoraGroup) -> bool:
+    """Whether `FoldedMlp` takes them as they are now. Its sums stay in registers for small ranks only."""
+    every = len(gate_up.layers) == len(gate_up.bases) and down.layers
+    return bool(
+        every
+        and gate_up.adapted
+        and down.adapted
+        and max(gate_up.pad, down.pad) <= ROUNDED
+        and not gate_up.rate
+        and not down.rate
+    )
 
 
 def _product(first: torch.Tensor, second: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -213,19 +247,20 @@ def _product(first: torch.Tensor, second: torch.Tensor, dtype: torch.dtype) -> t
     return (first @ second).to(dtype)
 
 
-def _joined(bases: Sequence[nn.Linear], name: str) -> torch.Tensor:
-    """One tensor of which the layers' weights (or biases) are consecutive rows, from now on if not yet."""
-    tensors = [getattr(base, name) for base in bases]
-    if len(tensors) == 1:
-        return tensors[0]
-    step = tensors[0].element_size()
-    ends = [tensor.data_ptr() + tensor.numel() * step for tensor in tensors]
-    if [tensor.data_ptr() for tensor in tensors[1:]] == ends[:-1]:
-        first = tensors[0].detach()
-        size = (sum(tensor.shape[0] for tensor in tensors), *first.shape[1:])
-        if first.untyped_storage().nbytes() >= (first.storage_offset() + torch.Size(size).numel()) * step:
-            return first.as_strided(size, first.stride())
-    whole = torch.cat([tensor.detach() for tensor in tensors])
-    for base, piece in zip(bases, whole.split([tensor.shape[0] for tensor in tensors]), strict=True):
-        setattr(base, name, nn.Parameter(piece, requires_grad=False))
-    return whole
+def _joined(bases: Sequence[nn.Linear], pad: int) -> torch.Tensor:
+    """A buffer [sum of out, in + pad] of which the layers' weights are pieces, from now on if not yet."""
+    sizes, width = [base.out_features for base in bases], bases[0].in_features
+    weights = [base.weight.detach() for base in bases]
+    first = weights[0]
+    stride, step = width + pad, first.element_size()
+    starts = [first.data_ptr() + sum(sizes[:at]) * stride * step for at in range(len(sizes))]
+    end = (first.storage_offset() + sum(sizes) * stride) * step
+    there = all(weight.stride() == (stride, 1) for weight in weights)
+    if there and [w.data_ptr() for w in weights] == starts and first.untyped_storage().nbytes() >= end:
+        return first.as_strided((sum(sizes), stride), (stride, 1))
+    with torch.inference_mode(False):
+        buffer = first.new_zeros(sum(sizes), stride)
+    for base, weight, piece in zip(bases, weights, buffer[:, :width].split(sizes), strict=True):
+        piece.copy_(weight)
+        base.weight = nn.Parameter(piece, requires_grad=False)
+    return buffer

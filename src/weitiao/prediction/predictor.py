@@ -19,7 +19,6 @@ from weitiao.data.prefix import common_prefix
 from weitiao.engine.attention_plan import choose_way
 from weitiao.engine.forward import Forward
 from weitiao.engine.image_features import ImageFeatures, image_features
-from weitiao.engine.lora_gemm import use_lora_gemm
 from weitiao.model.adapter import open_adapter
 from weitiao.model.load import choose_device, choose_dtype, load_model
 from weitiao.model.placement import place
@@ -52,15 +51,12 @@ class Predictor:
         batch_tokens: int,
         attention: str = "auto",
         fast_layer: bool = True,
-        triton: bool = False,
-        lora_gemm: bool = True,
+        triton: bool = True,
         images: ImageFeatures | None = None,
     ) -> None:
         """model: a PeftModel. budget: most tokens of a decoded answer. images: for a model that reads them."""
         self.task, self.encoder, self.model = task, encoder, model
         base = model.get_base_model()
-        self.whole_gemm = lora_gemm and use_lora_gemm(model)
-        """Whether no adapter is left to PEFT."""
         weight = base.get_output_embeddings().weight
         self.forward = Forward(base, choose_way(attention, weight.device, weight.dtype), images, fast_layer, triton)
         self.batch_tokens = batch_tokens

@@ -23,12 +23,15 @@ class GradientGuard:
         self._since: list[tuple[int, torch.Tensor]] = []
         optimizer.found_inf = self._flag  # type: ignore[attr-defined]
 
-    def clip(self, parameters: Iterable[torch.nn.Parameter], limit: float, step: int) -> torch.Tensor:
+    def clip(self, parameters: Iterable[torch.nn.Parameter], limit: float) -> torch.Tensor:
         """Scale the gradients to the norm `limit`; their norm before that. Raises the flag when it is not finite."""
         norm = torch.nn.utils.clip_grad_norm_(list(parameters), limit)
         self._flag.copy_(~torch.isfinite(norm))
-        self._since.append((step, self._flag.clone()))
         return norm
+
+    def note(self, step: int) -> None:
+        """Remember the flag of a step."""
+        self._since.append((step, self._flag.clone()))
 
     def first_bad_step(self) -> int | None:
         """The first step since the last call whose gradient was not finite. Waits for the device."""

@@ -13,22 +13,27 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from transformers import get_scheduler
 
 from weitiao.config import RunConfig
 from weitiao.data.collate import Batch, packed_batch, padded_batch
-from weitiao.data.pack import PackRow, bins, pack, samples_of_step, steps_per_epoch, training_row
+from weitiao.data.pack import Pack, PackRow, bins, pack, samples_of_step, steps_per_epoch, training_row
 from weitiao.engine.forward import Forward
+from weitiao.engine.graphs import PackGraphs, Recorded, Size
+from weitiao.engine.memory import DEFAULT, Fit, fit
 from weitiao.model.adapter import adapter_parameters
 from weitiao.run_folder import RunFolder, TaskFile, whole_folder
 from weitiao.tracking.record import Record
 from weitiao.tracking.screen import Screen
 from weitiao.training.checkpoint import Progress, load_checkpoint, save_checkpoint, write_adapter
 from weitiao.training.guards import GradientGuard, NonFiniteError
+from weitiao.training.schedule import learning_rate_shares
 from weitiao.types import Encoded
 
 Evaluate = Callable[[], tuple[float, dict[str, float]]]
 """Value that chooses the best adapter (higher is better), and the figures to log."""
+
+LOOKED_AHEAD = 200
+"""Steps whose packs tell what sizes to prepare for."""
 
 
 @dataclass
@@ -62,11 +67,24 @@ class Loop:
         self.per_epoch = steps_per_epoch(len(examples), section.samples_per_step)
         self.total = section.max_steps or max(1, round(section.num_train_epochs * self.per_epoch))
         self.parameters = [parameter for _, parameter in adapter_parameters(model)]
+        self.fit = self._fit()
+        self.graphs = PackGraphs(forward, self.parameters, self._needs()) if self._recordable() else None
+        rate: Any = section.learning_rate
+        if self.graphs is not None:
+            rate = torch.tensor(rate, device=forward.device)
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=section.learning_rate, weight_decay=section.weight_decay, fused=True
+            self.parameters,
+            lr=rate,
+            weight_decay=section.weight_decay,
+            fused=True,
+            capturable=self.graphs is not None,
         )
-        self.schedule = get_scheduler(section.lr_scheduler_type, self.optimizer, section.warmup_steps, self.total)
+        self.share_of_rate = learning_rate_shares(section.lr_scheduler_type, section.warmup_steps, self.total)
         self.guard = GradientGuard(self.optimizer, forward.device)
+        self._norm = torch.zeros((), device=forward.device)
+        self._change_weights: Callable[[], None] = self._changed
+        if self.graphs is not None:
+            self._change_weights = Recorded(self._changed)
         self.progress = Progress()
         self._since: list[Step] = []
         """Steps since the last line of the log."""
@@ -75,13 +93,6 @@ class Loop:
     def resume(self, folder: Any) -> None:
         """Go on from a checkpoint folder."""
         self.progress = load_checkpoint(folder, self.model, self.optimizer)
-        state = self.schedule.state_dict()
-        state["last_epoch"] = self.progress.step
-        self.schedule.load_state_dict(state)
-        for group, base, scale in zip(
-            self.optimizer.param_groups, self.schedule.base_lrs, self.schedule.lr_lambdas, strict=True
-        ):
-            group["lr"] = base * scale(self.progress.step)
 
     def run(self, folder: RunFolder, told: TaskFile, evaluate: Evaluate | None, log: Record, screen: Screen) -> None:
         """Train to the end; the best adapter is in `folder.adapter` afterwards.
@@ -121,27 +132,89 @@ class Loop:
         """One optimizer update, on the samples of step `number`."""
         seed, section = self.config.run.seed, self.config.training
         members = samples_of_step(len(self.rows), section.samples_per_step, seed, number)
-        batches = self._batches([self.rows[i] for i in members])
-        wanted = sum(len(batch.labels) for batch in batches)
+        rows = [self.rows[i] for i in members]
+        share = 1 / sum(len(row.labels) for row in rows)
         if self.config.lora.lora_dropout:
             torch.manual_seed(seed * 1_000_003 + number)
+        rate = section.learning_rate * self.share_of_rate(number)
+        self._set_rate(rate)
+        loss, tokens = self._recorded_gradient(rows, share) if self.graphs else self._gradient(rows, share)
+        self._change_weights()
+        self.guard.note(number)
+        return Step(loss, self._norm.clone(), rate, len(members), tokens)
+
+    def _gradient(self, rows: Sequence[PackRow], share: float) -> tuple[torch.Tensor, int]:
+        """Loss and computed tokens of the rows; the gradient is with the parameters."""
+        batches = self._batches(rows)
         total = torch.zeros((), device=self.forward.device)
         for batch in batches:
             with self.accelerator.autocast():
-                loss = self.forward.loss(batch) / wanted
+                loss = self.forward.loss(batch) * share
             self.accelerator.backward(loss)
             total += loss.detach().to(total.device)
-        norm = self.guard.clip(self.parameters, section.max_grad_norm, number)
-        rate = self.optimizer.param_groups[0]["lr"]
+        return total, sum(batch.input_ids.numel() for batch in batches)
+
+    def _recorded_gradient(self, rows: Sequence[PackRow], share: float) -> tuple[torch.Tensor, int]:
+        """The same by CUDA graphs."""
+        assert self.graphs is not None
+        self.graphs.loss.zero_()
+        packs = self._packs(rows)
+        for packed in packs:
+            self.graphs.add(packed, share)
+        tokens = len(packs) * len(self.prefix) + sum(len(row.ids) for row in rows)
+        return self.graphs.loss.clone(), tokens
+
+    def _changed(self) -> None:
+        """Gradients to weights; of what a graph holds, nothing moves."""
+        norm = self.guard.clip(self.parameters, self.config.training.max_grad_norm)
+        self._norm.copy_(norm)
         self.optimizer.step()
-        self.schedule.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return Step(total, norm, rate, len(members), sum(batch.input_ids.numel() for batch in batches))
+        self.optimizer.zero_grad(set_to_none=self.graphs is None)
+
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], torch.Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
+
+    def _fit(self) -> Fit:
+        config, forward = self.config, self.forward
+        asked = config.engine.tokens_per_pack
+        if not (config.engine.packing and forward.fast is not None):
+            return Fit(asked or DEFAULT["cpu"], "nothing")
+        longest = len(self.prefix) + max(len(row.ids) for row in self.rows)
+        reads = sorted((len(row.labels) for row in self.rows), reverse=True)[: config.training.samples_per_step]
+        found = fit(forward, config.training.gradient_checkpointing, asked, longest, sum(reads))
+        forward.fast.recompute = found.recompute
+        return found
+
+    def _needs(self) -> list[Size]:
+        """What the packs of the first steps hold."""
+        section = self.config.training
+        found = []
+        for number in range(min(self.per_epoch, LOOKED_AHEAD)):
+            members = samples_of_step(len(self.rows), section.samples_per_step, self.config.run.seed, number)
+            found += [Size.of(packed) for packed in self._packs([self.rows[i] for i in members])]
+        return found
+
+    def _packs(self, rows: Sequence[PackRow]) -> list[Pack]:
+        return [packed for packed, _ in pack(self.prefix, rows, self.fit.tokens)]
+
+    def _recordable(self) -> bool:
+        """Whether a step can be CUDA graphs. What a trained vision tower sees is of no fixed size, and what is computed
+        again would have to draw dropout's mask again, which a graph cannot."""
+        engine, forward = self.config.engine, self.forward
+        if not (engine.cuda_graphs and engine.packing and forward.fast is not None):
+            return False
+        again = forward.fast.recompute != "nothing" and forward.fast.random
+        trained = forward.images is not None and forward.images.trained
+        return forward.way == "split" and not again and not trained
 
     def _batches(self, rows: Sequence[PackRow]) -> list[Batch]:
-        room = self.config.engine.tokens_per_pack
         if self.config.engine.packing:
-            return [packed_batch(packed) for packed, _ in pack(self.prefix, rows, room)]
+            return [packed_batch(packed) for packed in self._packs(rows)]
+        room = self.fit.tokens
         lengths = [len(self.prefix) + len(row.ids) for row in rows]
         widest = max(lengths)
         # Bins of equal width: `room` bounds what padding fills, too.

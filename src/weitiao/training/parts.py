@@ -33,13 +33,6 @@ from weitiao.types import Encoded, PlacedImage
 
 def adapted(config: RunConfig, base: Base, frozen: Any, screen: Screen) -> Any:
     """The frozen model with fresh adapters."""
-    recompute = wants_recompute(
-        config.training.gradient_checkpointing, frozen.config, config.engine.tokens_per_pack, frozen.device
-    )
-    if recompute:
-        with quiet():
-            frozen.gradient_checkpointing_enable({"use_reentrant": False})
-        screen.note("activations are recomputed in the backward pass (training.gradient_checkpointing)")
     if config.lora.lora_dropout and config.engine.packing:
         screen.note("lora_dropout > 0: rows that share a prefix share its dropout mask; lora.lora_dropout=0 is exact")
     other = [t for t in config.lora.target_modules or () if t in base.family.lora_aliases]
@@ -81,7 +74,6 @@ def predictor(config: RunConfig, base: Base, task: Task, encoder: Encoder, model
         attention=config.engine.attention,
         fast_layer=config.engine.fast_layer,
         triton=config.engine.triton,
-        lora_gemm=config.engine.lora_gemm,
         images=image_features(model.get_base_model(), base.folder, config.model.cache_dir, limit),
     )
 
@@ -102,18 +94,37 @@ def look_at(images: Sequence[PlacedImage], predictor: Predictor, screen: Screen)
 
 
 def loop(
-    config: RunConfig, model: Any, predictor: Predictor, encoded: Sequence[Encoded], places: Sequence[str]
+    config: RunConfig,
+    model: Any,
+    predictor: Predictor,
+    encoded: Sequence[Encoded],
+    places: Sequence[str],
+    screen: Screen,
 ) -> Loop:
     weight = predictor.forward.head.weight
     # accelerate keeps the device and type of a process's first run; a notebook may have another one now.
     AcceleratorState._reset_state(reset_partial_state=True)
     # The adapters are float32; next to a bfloat16 base they compute in bfloat16, which PEFT's own do under autocast.
-    ours = predictor.whole_gemm or (predictor.forward.fast is not None and config.engine.packing)
+    ours = predictor.forward.fast is not None and config.engine.packing
     mixed = weight.dtype == torch.bfloat16 and not ours
     accelerator = Accelerator(cpu=weight.device.type == "cpu", mixed_precision="bf16" if mixed else "no")
     if accelerator.num_processes > 1:
         raise ConfigError("training on several processes is not supported; start one process with one visible GPU")
-    return Loop(config, model, predictor.forward, encoded, places, common_prefix(encoded), accelerator)
+    if not ours and wants_recompute(
+        config.training.gradient_checkpointing, model.config, config.engine.tokens_per_pack, weight.device
+    ):
+        with quiet():
+            model.get_base_model().gradient_checkpointing_enable({"use_reentrant": False})
+        screen.note("activations are recomputed in the backward pass (training.gradient_checkpointing)")
+    made = Loop(config, model, predictor.forward, encoded, places, common_prefix(encoded), accelerator)
+    if predictor.forward.slow_because:
+        screen.note(f"layers are left to transformers (engine.fast_layer): {predictor.forward.slow_because}")
+    if made.fit.recompute != "nothing":
+        what = "whole layers" if made.fit.recompute == "layer" else "gate and up"
+        screen.note(f"{what} are computed again in the backward pass (training.gradient_checkpointing)")
+    if made.fit.bytes_per_token:
+        screen.note(f"packs of {made.fit.tokens:,} tokens, of {made.fit.bytes_per_token / 2**20:.2f} MiB each")
+    return made
 
 
 def evaluation(config: RunConfig, task: Task, predictor: Predictor, splits: Splits, screen: Screen) -> Evaluate | None:

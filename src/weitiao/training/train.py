@@ -12,7 +12,6 @@ from weitiao.data.encode import Encoder, shortening_note
 from weitiao.data.prefix import common_prefix
 from weitiao.data.splits import Splits, fingerprint, load
 from weitiao.data.summary import summary
-from weitiao.errors import ConfigError
 from weitiao.model.base import open_base
 from weitiao.run_folder import RunFolder, TaskFile, write_json
 from weitiao.tasks.base import Task, task_options
@@ -76,8 +75,6 @@ def _train(
     device = choose_device(config.model.device)
     dtype = choose_dtype(config.model.dtype, device)
     choose_way(config.engine.attention, device, dtype)
-    if config.engine.triton and device.type != "cuda":
-        raise ConfigError(f"key `engine.triton` is true, which needs CUDA, not {device.type}; leave it out")
     for note in [*splits.notes, *notes]:
         screen.note(note)
     placement = place(config.model.placement, base.folder, device, dtype)
@@ -87,10 +84,7 @@ def _train(
     model = parts.adapted(config, base, load_model(base.folder, device, dtype, placement.kind), screen)
     told = parts.task_file(config, task, base, encoded, placement.kind)
     predictor = parts.predictor(config, base, task, encoder, model, told)
-    loop = parts.loop(config, model, predictor, encoded, [example.row.place for example in splits.train])
-
-    if predictor.forward.slow_because:
-        screen.note(f"layers are left to transformers (engine.fast_layer): {predictor.forward.slow_because}")
+    loop = parts.loop(config, model, predictor, encoded, [example.row.place for example in splits.train], screen)
     parts.look_at(images, predictor, screen)
 
     # From here on the folder changes: all that can be refused has been checked.

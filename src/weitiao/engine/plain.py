@@ -1,0 +1,151 @@
+"""What the Triton kernels compute, in torch: for a CPU, and to compare with.
+
+A buffer with `pad` columns more than it has values leaves room for what a `LoraGroup` writes there. All [rows, width]
+tensors may have gaps between their rows, none in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.nn import functional as F
+
+row_attention = None
+"""There is none: see `attention_plan`."""
+
+Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def add_norm(
+    x: torch.Tensor, delta: torch.Tensor | None, weight: torch.Tensor, eps: float, pad: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """x, delta [rows, H] → x + delta (or x itself); its RMS norm times the weight, with `pad` columns of anything
+    behind; 1 / RMS, float32 [rows]."""
+    summed = x if delta is None else x + delta
+    normed = summed.new_empty(*summed.shape[:-1], summed.shape[-1] + pad)
+    wide = summed.float()
+    rstd = (wide.square().mean(-1) + eps).rsqrt()
+    normed[:, : summed.shape[-1]] = (wide * rstd[:, None]).to(summed.dtype) * weight
+    return summed, normed, rstd
+
+
+def add_norm_backward(
+    g: torch.Tensor, more: torch.Tensor | None, x: torch.Tensor, weight: torch.Tensor, rstd: torch.Tensor
+) -> torch.Tensor:
+    """Gradient [rows, H] of x and delta. g: of the normed (the padding's is not read). more: of the sum. x: the sum."""
+    unit = x.float() * rstd[:, None]
+    weighted = g[:, : x.shape[-1]].float() * weight.float()
+    result = torch.addcmul(weighted, unit, (weighted * unit).mean(-1, keepdim=True), value=-1).mul_(rstd[:, None])
+    return result.to(x.dtype) if more is None else result.add_(more).to(x.dtype)
+
+
+def swiglu(both: torch.Tensor, pad: int) -> torch.Tensor:
+    """silu(gate) · up of [rows, 2 I], gate and up side by side: [rows, I + pad]."""
+    gate, up = both.chunk(2, -1)
+    out = both.new_empty(len(both), gate.shape[1] + pad)
+    torch.mul(F.silu(gate), up, out=out[:, : gate.shape[1]])
+    return out
+
+
+def swiglu_backward(g: torch.Tensor, both: torch.Tensor) -> torch.Tensor:
+    """g [rows, I + pad] → [rows, 2 I]."""
+    gate, up = both.chunk(2, -1)
+    g = g[:, : gate.shape[1]]
+    out = torch.empty_like(both)
+    out_gate, out_up = out.chunk(2, -1)
+    torch.mul(g, F.silu(gate), out=out_up)
+    torch.ops.aten.silu_backward.grad_input(g * up, gate, grad_input=out_gate)
+    return out
+
+
+def mlp_backward(
+    g: torch.Tensor, both: torch.Tensor, a: torch.Tensor, inner: torch.Tensor, rank: int, up: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """`swiglu_backward`, with what the adapters on both sides of it have of the same tensors.
+
+    g [rows, I + P]: the gradient of silu(gate) · up but for the share of the adapter behind it, whose own is in the
+    last columns; a [P, I]: that adapter's A; inner [rows, Q]: of the adapter before it, in its first `rank` columns
+    for gate and from column `up` on for up. Gives the gradient [rows, 2 I] of `both`, and in float32 that of a [P, I]
+    and of the B of gate and up [2, I, rank].
+    """
+    width = a.shape[1]
+    late = g[:, width:]
+    g_both = swiglu_backward(torch.addmm(g[:, :width], late, a), both)
+    g_a = (late.T @ swiglu(both, 0)).float()
+    g_b = [g_both[:, at * width :][:, :width].T @ inner[:, first : first + rank] for at, first in ((0, 0), (1, up))]
+    return g_both, g_a, torch.stack(g_b).float()
+
+
+def rotate_(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool, sign: int) -> None:
+    """Turn pairs of each head's elements, in place: (a, b) → (a cos − b sin, b cos + a sin); sign −1 turns back.
+
+    x [T, heads, D]; cos, sin [T, R], of whose first half each belongs to a pair; the head's first R elements are paired
+    as neighbours, or each with the one R / 2 further.
+    """
+    half = cos.shape[-1] // 2
+    if interleaved:
+        a, b = x[..., : 2 * half : 2], x[..., 1 : 2 * half : 2]
+    else:
+        a, b = x[..., :half], x[..., half : 2 * half]
+    c, s = cos[:, None, :half], sign * sin[:, None, :half]
+    turned = a * c - b * s
+    b.mul_(c).add_(a * s)
+    a.copy_(turned)
+
+
+def merge(
+    first: torch.Tensor, first_lse: torch.Tensor, second: torch.Tensor, second_lse: torch.Tensor, pad: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Attention over two sets of keys from that over each: softmax is of both together.
+
+    first [T, H, D] with its log-sum-exp float32 [H, T]; second [own, H, D], of the last tokens, with [own / C, H, C].
+    Gives [T, H D + pad], and the log-sum-exp of the whole in both shapes.
+    """
+    total, own = len(first), len(second)
+    out = first.new_empty(total, first[0].numel() + pad)
+    whole = out[:, : first[0].numel()].view(total, *first.shape[1:])
+    whole.copy_(first)
+    one, two = first_lse[:, -own:].T, second_lse.transpose(1, 2).flatten(0, 1)
+    both = torch.logaddexp(one, two)
+    parts = zip((first[-own:], second), (one, two), strict=True)
+    whole[-own:] = sum(part * (lse - both).exp()[..., None] for part, lse in parts)
+    merged = torch.cat([first_lse[:, :-own], both.T], dim=1)
+    return out, merged, both.unflatten(0, (-1, second_lse.shape[-1])).transpose(1, 2).contiguous()
+
+
+def heads_gradient(
+    own: Three, shared: Three | None, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool
+) -> torch.Tensor:
+    """Gradient [T, (H + 2 Hk) D] of q, k and v before the rotation.
+
+    own: dq [T, H, D], dk and dv [T, Hk, D]. shared: what is to be added to dq of the last tokens, and to dk and dv of
+    the first.
+    """
+    whole = torch.cat(own, dim=1)
+    query, key = own[0].shape[1], own[1].shape[1]
+    if shared is not None:
+        dq, dk, dv = shared
+        whole[-len(dq) :, :query] += dq
+        whole[: len(dk), query : query + key] += dk
+        whole[: len(dv), query + key :] += dv
+    rotate_(whole[:, : query + key], cos, sin, interleaved, -1)
+    return whole.flatten(1)
+
+
+def row_copier(targets: Sequence[torch.Tensor], sources: Sequence[torch.Tensor]) -> Callable[[], None]:
+    """What copies each [rows, r] to where its target is, a view with gaps, in its type; neither may move."""
+    targets, sources = list(targets), list(sources)
+    return lambda: torch._foreach_copy_(targets, sources)
+
+
+def cross_entropy_(logits: torch.Tensor, labels: torch.Tensor, ignored: int) -> torch.Tensor:
+    """Cross-entropies float32 [N] of int64 `labels`, 0 for an `ignored`; `logits` [N, V] become their gradient."""
+    counted = labels != ignored
+    wanted = labels.where(counted, 0)[:, None]
+    logs = logits.float().log_softmax(-1)
+    losses = -logs.gather(1, wanted)[:, 0] * counted
+    share = logs.exp_()
+    share.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=share.dtype))
+    logits.copy_(share.mul_(counted[:, None]))
+    return losses

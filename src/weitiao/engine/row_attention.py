@@ -1,0 +1,279 @@
+"""Attention of a pack of short rows, in Triton: each row over the shared prefix and itself up to the query.
+
+A program takes a block of a row's queries, and walks over the prefix's keys and then over the row's own. The kernels
+for long sequences (`split_attention`) waste most of their blocks on such rows, need three passes more for what heads
+share, and copy what is not contiguous. Softmax and its gradient as in FlashAttention-2 (Dao 2023, arXiv:2307.08691).
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from weitiao.engine.split_attention import BLOCK
+
+CHUNKS = (64, 256)
+"""Queries over which one program sums the gradient of the prefix: in small packs, and in large ones."""
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@triton.jit
+def _tile(x, rows, there, stride, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
+    return tl.load(x + rows.to(tl.int64)[:, None] * stride + tl.arange(0, SIZE)[None, :], there[:, None], 0.0)
+
+
+@triton.jit
+def _scores(q, k, seen, scale):  # type: ignore[no-untyped-def]
+    """Scores in base 2, [queries, keys]."""
+    return tl.where(seen, tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2E), -1e30)
+
+
+@triton.jit
+def _forward(  # type: ignore[no-untyped-def]
+    qkv,
+    blocks,
+    out,
+    lse,
+    prefix,
+    total,
+    query,
+    key,
+    scale,
+    stride,
+    stride_out,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    block, head = tl.program_id(0), tl.program_id(1)
+    first, start, end = tl.load(blocks + block * 3), tl.load(blocks + block * 3 + 1), tl.load(blocks + block * 3 + 2)
+    if first < end:
+        at = tl.arange(0, BLOCK)
+        rows = first + at
+        here = rows < end
+        q = _tile(qkv + head * SIZE, rows, here, stride, SIZE)
+        ks = qkv + (query + head // (query // key)) * SIZE
+        vs = ks + key * SIZE
+        top = tl.full((BLOCK,), -1e30, tl.float32)
+        weight = tl.zeros((BLOCK,), tl.float32)
+        value = tl.zeros((BLOCK, SIZE), tl.float32)
+        shared = tl.where(start >= prefix, prefix, 0)
+        for low in range(0, shared, BLOCK):
+            keys = low + at
+            k, v = _tile(ks, keys, keys < shared, stride, SIZE), _tile(vs, keys, keys < shared, stride, SIZE)
+            s = _scores(q, k, (keys < shared)[None, :], scale)
+            new = tl.maximum(top, tl.max(s, 1))
+            p, less = tl.exp2(s - new[:, None]), tl.exp2(top - new)
+            weight = weight * less + tl.sum(p, 1)
+            value = value * less[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
+            top = new
+        for low in range(start, first + BLOCK, BLOCK):
+            keys = low + at
+            k, v = _tile(ks, keys, keys < end, stride, SIZE), _tile(vs, keys, keys < end, stride, SIZE)
+            s = _scores(q, k, (keys < end)[None, :] & (keys[None, :] <= rows[:, None]), scale)
+            new = tl.maximum(top, tl.max(s, 1))
+            p, less = tl.exp2(s - new[:, None]), tl.exp2(top - new)
+            weight = weight * less + tl.sum(p, 1)
+            value = value * less[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
+            top = new
+        place = out + rows.to(tl.int64)[:, None] * stride_out + head * SIZE + tl.arange(0, SIZE)[None, :]
+        tl.store(place, (value / weight[:, None]).to(out.dtype.element_ty), here[:, None])
+        tl.store(lse + head * total + rows, top + tl.log2(weight), here)
+
+
+@triton.jit
+def _gradient_of_queries(  # type: ignore[no-untyped-def]
+    qkv,
+    blocks,
+    out,
+    lse,
+    g,
+    delta,
+    dqkv,
+    prefix,
+    total,
+    query,
+    key,
+    scale,
+    stride,
+    stride_out,
+    stride_g,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    block, head = tl.program_id(0), tl.program_id(1)
+    first, start, end = tl.load(blocks + block * 3), tl.load(blocks + block * 3 + 1), tl.load(blocks + block * 3 + 2)
+    if first < end:
+        at = tl.arange(0, BLOCK)
+        rows = first + at
+        here = rows < end
+        q = _tile(qkv + head * SIZE, rows, here, stride, SIZE)
+        go = _tile(g + head * SIZE, rows, here, stride_g, SIZE)
+        o = _tile(out + head * SIZE, rows, here, stride_out, SIZE)
+        both = tl.sum(go.to(tl.float32) * o.to(tl.float32), 1)
+        tl.store(delta + head * total + rows, both, here)
+        level = tl.load(lse + head * total + rows, here, 0.0)
+        ks = qkv + (query + head // (query // key)) * SIZE
+        vs = ks + key * SIZE
+        dq = tl.zeros((BLOCK, SIZE), tl.float32)
+        shared = tl.where(start >= prefix, prefix, 0)
+        for low in range(0, shared, BLOCK):
+            keys = low + at
+            k, v = _tile(ks, keys, keys < shared, stride, SIZE), _tile(vs, keys, keys < shared, stride, SIZE)
+            p = tl.exp2(_scores(q, k, (keys < shared)[None, :], scale) - level[:, None])
+            ds = p * (tl.dot(go, tl.trans(v), input_precision="ieee") - both[:, None])
+            dq += tl.dot(ds.to(k.dtype), k, input_precision="ieee")
+        for low in range(start, first + BLOCK, BLOCK):
+            keys = low + at
+            k, v = _tile(ks, keys, keys < end, stride, SIZE), _tile(vs, keys, keys < end, stride, SIZE)
+            seen = (keys < end)[None, :] & (keys[None, :] <= rows[:, None])
+            p = tl.exp2(_scores(q, k, seen, scale) - level[:, None])
+            ds = p * (tl.dot(go, tl.trans(v), input_precision="ieee") - both[:, None])
+            dq += tl.dot(ds.to(k.dtype), k, input_precision="ieee")
+        place = dqkv + rows.to(tl.int64)[:, None] * stride + head * SIZE + tl.arange(0, SIZE)[None, :]
+        tl.store(place, (dq * scale).to(dqkv.dtype.element_ty), here[:, None])
+
+
+@triton.jit
+def _gradient_of_keys(  # type: ignore[no-untyped-def]
+    qkv,
+    blocks,
+    lse,
+    g,
+    delta,
+    dqkv,
+    total,
+    query,
+    key,
+    scale,
+    stride,
+    stride_g,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Of each row's own."""
+    block, head = tl.program_id(0), tl.program_id(1)
+    first, end = tl.load(blocks + block * 3), tl.load(blocks + block * 3 + 2)
+    if first < end:
+        at = tl.arange(0, BLOCK)
+        keys = first + at
+        ks = qkv + (query + head) * SIZE
+        k = _tile(ks, keys, keys < end, stride, SIZE)
+        v = _tile(ks + key * SIZE, keys, keys < end, stride, SIZE)
+        dk, dv = tl.zeros((BLOCK, SIZE), tl.float32), tl.zeros((BLOCK, SIZE), tl.float32)
+        group = query // key
+        for one in range(0, group):
+            which = head * group + one
+            for low in range(first, end, BLOCK):
+                rows = low + at
+                here = rows < end
+                q = _tile(qkv + which * SIZE, rows, here, stride, SIZE)
+                go = _tile(g + which * SIZE, rows, here, stride_g, SIZE)
+                level = tl.load(lse + which * total + rows, here, 0.0)
+                both = tl.load(delta + which * total + rows, here, 0.0)
+                seen = here[:, None] & (keys < end)[None, :] & (keys[None, :] <= rows[:, None])
+                p = tl.exp2(_scores(q, k, seen, scale) - level[:, None])
+                dv += tl.dot(tl.trans(p.to(go.dtype)), go, input_precision="ieee")
+                ds = p * (tl.dot(go, tl.trans(v), input_precision="ieee") - both[:, None])
+                dk += tl.dot(tl.trans(ds.to(q.dtype)), q, input_precision="ieee")
+        place = dqkv + keys.to(tl.int64)[:, None] * stride + (query + head) * SIZE + tl.arange(0, SIZE)[None, :]
+        tl.store(place, (dk * scale).to(dqkv.dtype.element_ty), (keys < end)[:, None])
+        tl.store(place + key * SIZE, dv.to(dqkv.dtype.element_ty), (keys < end)[:, None])
+
+
+@triton.jit
+def _gradient_of_prefix(  # type: ignore[no-untyped-def]
+    qkv,
+    lse,
+    g,
+    delta,
+    sums,
+    prefix,
+    total,
+    query,
+    key,
+    scale,
+    stride,
+    stride_g,
+    CHUNK: tl.constexpr,
+    SIZE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """Of the prefix's keys and values, from a chunk of the rows' queries: sums float32 [chunks, prefix, 2 Hk, D]."""
+    block, head, chunk = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    at = tl.arange(0, BLOCK)
+    keys = block * BLOCK + at
+    ks = qkv + (query + head) * SIZE
+    k = _tile(ks, keys, keys < prefix, stride, SIZE)
+    v = _tile(ks + key * SIZE, keys, keys < prefix, stride, SIZE)
+    dk, dv = tl.zeros((BLOCK, SIZE), tl.float32), tl.zeros((BLOCK, SIZE), tl.float32)
+    group = query // key
+    for one in range(0, group):
+        which = head * group + one
+        for low in range(prefix + chunk * CHUNK, tl.minimum(prefix + (chunk + 1) * CHUNK, total), BLOCK):
+            rows = low + at
+            here = rows < total
+            q = _tile(qkv + which * SIZE, rows, here, stride, SIZE)
+            go = _tile(g + which * SIZE, rows, here, stride_g, SIZE)
+            level = tl.load(lse + which * total + rows, here, 0.0)
+            both = tl.load(delta + which * total + rows, here, 0.0)
+            p = tl.exp2(_scores(q, k, here[:, None] & (keys < prefix)[None, :], scale) - level[:, None])
+            dv += tl.dot(tl.trans(p.to(go.dtype)), go, input_precision="ieee")
+            ds = p * (tl.dot(go, tl.trans(v), input_precision="ieee") - both[:, None])
+            dk += tl.dot(tl.trans(ds.to(q.dtype)), q, input_precision="ieee")
+    place = sums + ((chunk.to(tl.int64) * prefix + keys[:, None]) * 2 * key + head) * SIZE + tl.arange(0, SIZE)[None, :]
+    tl.store(place, dk * scale, (keys < prefix)[:, None])
+    tl.store(place + key * SIZE, dv, (keys < prefix)[:, None])
+
+
+def forward(
+    qkv: torch.Tensor, blocks: torch.Tensor, prefix: int, heads: tuple[int, int, int], scaling: float, pad: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """qkv [T, (H + 2 Hk) D], of which the first `prefix` tokens are shared; heads: H, Hk, D.
+
+    blocks: int32 [n, 3], of each block of a row's (or the prefix's) queries the first token, and where the row begins
+    and ends; an unused one is all the same. Gives [T, H D + pad], and the base-2 log-sum-exp, float32 [H, T].
+    """
+    query, key, size = heads
+    total, width = len(qkv), query * size + pad
+    out, lse = qkv.new_empty(total, width), qkv.new_empty(query, total, dtype=torch.float32)
+    _forward[(len(blocks), query)](
+        *(qkv, blocks, out, lse, prefix, total, query, key, scaling, qkv.stride(0), width),
+        *(size, BLOCK),
+        num_warps=4,
+    )
+    return out, lse
+
+
+def backward(
+    g: torch.Tensor,
+    qkv: torch.Tensor,
+    out: torch.Tensor,
+    lse: torch.Tensor,
+    blocks: torch.Tensor,
+    prefix: int,
+    heads: tuple[int, int, int],
+    scaling: float,
+) -> torch.Tensor:
+    """Gradient like qkv. g: of `out`, whose padding is not read."""
+    query, key, size = heads
+    total, rest = len(qkv), (size, BLOCK)
+    delta, dqkv = torch.empty_like(lse), torch.empty_like(qkv)
+    step, step_g = qkv.stride(0), g.stride(0)
+    _gradient_of_queries[(len(blocks), query)](
+        *(qkv, blocks, out, lse, g, delta, dqkv, prefix, total, query, key, scaling, step, out.stride(0), step_g),
+        *rest,
+        num_warps=4,
+    )
+    _gradient_of_keys[(len(blocks), key)](
+        *(qkv, blocks, lse, g, delta, dqkv, total, query, key, scaling, step, step_g), *rest, num_warps=8
+    )
+    if prefix:
+        own = total - prefix
+        chunk = CHUNKS[own > 4096]
+        sums = qkv.new_empty(-(-own // chunk), prefix, 2 * key * size, dtype=torch.float32)
+        _gradient_of_prefix[(-(-prefix // BLOCK), key, len(sums))](
+            *(qkv, lse, g, delta, sums, prefix, total, query, key, scaling, step, step_g, chunk), *rest, num_warps=8
+        )
+        dqkv[:prefix, query * size :] += sums.sum(0)
+    return dqkv
