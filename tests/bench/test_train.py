@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from weitiao.bench import measure
 from weitiao.bench.equality import TOLERANCE, worst_error
 from weitiao.bench.measure import Lane, interleaved, stable
 from weitiao.bench.profiles import PROFILES, distinct_tokens, real_tokens, samples
+from weitiao.bench.remote import Workers
 from weitiao.bench.request import asked
 from weitiao.bench.shapes import SHAPES, ModelMaker, model_maker
 from weitiao.bench.system import Settings, System, system_class
@@ -187,7 +189,8 @@ def test_every_system_sees_the_same_steps_in_order(make: ModelMaker, monkeypatch
     seen: dict[str, list[int]] = {name: [] for name in HERE}
     for name in HERE:
         monkeypatch.setattr(system_class(name), "step", lambda _, number, at=name: seen[at].append(number) or ONE)
-    measured(asked("cpu", "tiny", systems=HERE, seconds=0), make, drawn("ner"), 4, Screen(silent=True))
+    request = asked("cpu", "tiny", systems=HERE, seconds=0)
+    measured(request, make, drawn("ner"), 4, Workers("tiny", CPU), Screen(silent=True))
     for numbers in seen.values():
         assert numbers == list(range(len(numbers)))
         assert len(numbers) >= 3 + 3, "warm-up, then a step a block at least"
@@ -247,6 +250,36 @@ def test_models_share_their_frozen_weights_and_nothing_else(make: ModelMaker) ->
     assert all(a is b for a, b in zip(first.parameters(), second.parameters(), strict=True))
     assert first.lm_head.weight is first.model.embed_tokens.weight
     assert first.model.layers[0] is not second.model.layers[0]
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_micro_batches_are_bounded_by_rows_and_padded_tokens(profile: str, make: ModelMaker) -> None:
+    system: Any = system_class("hf_batched")()
+    members = drawn(profile, 256)
+    system.prepare(make, members, Settings(256, 256))
+    batches = [[len(sample.ids) for sample in batch] for batch in system.batches(members)]
+    assert sorted(chain(*batches)) == sorted(len(sample.ids) for sample in members)
+    assert all(len(batch) <= 64 and len(batch) * max(batch) <= 16_384 for batch in batches)
+    assert max(map(len, batches)) == (13 if profile == "documents" else 64)
+    assert len(batches[0]) == {"documents": 4, "ner": 43, "classification": 54}[profile]
+
+
+def test_a_row_longer_than_the_bound_is_a_batch(make: ModelMaker) -> None:
+    system: Any = system_class("hf_batched")()
+    system.prepare(make, drawn("ner", 3), Settings(3, 3))
+    system.fits = 10
+    assert [len(batch) for batch in system.batches(drawn("ner", 3))] == [1, 1, 1]
+
+
+def test_a_row_that_does_not_fit_is_an_error(make: ModelMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: Any) -> None:
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(system_class("hf_batched"), "loss", no_room)
+    system: Any = system_class("hf_batched")()
+    system.prepare(make, drawn("ner", 3), Settings(3, 3))
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        system.step(0)
 
 
 def test_a_batch_that_does_not_fit_is_halved(make: ModelMaker, monkeypatch: pytest.MonkeyPatch) -> None:

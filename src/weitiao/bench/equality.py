@@ -24,23 +24,30 @@ Gradients = dict[str, torch.Tensor]
 
 
 def worst_error(system: System, make: ModelMaker, samples: Sequence[Encoded]) -> float:
-    """Largest ‖Δ‖/‖g‖ of all adapter tensors, for one step over `samples`; infinite where one has no
-    gradient or one that is not finite. make: of float32 models."""
-    settings = Settings(len(samples), len(samples), max_grad_norm=math.inf)
-    wanted = separate_gradients(make, samples, settings)
-    system.prepare(make, samples, settings)
-    found = step_gradients(system)
+    """Error of a system's gradients for one step over `samples`. make: of float32 models."""
+    return largest_error(gradients(system, make, samples), make, samples)
+
+
+def largest_error(found: Gradients, make: ModelMaker, samples: Sequence[Encoded]) -> float:
+    """Largest ‖Δ‖/‖g‖ of all adapter tensors; infinite where one has no gradient or one that is not finite."""
+    wanted = separate_gradients(make, samples, _settings(samples))
     if found.keys() != wanted.keys():
         return math.inf
-    errors = [float((found[name] - g).norm() / g.norm()) for name, g in wanted.items()]
+    errors = [float((found[name].to(g.device) - g).norm() / g.norm()) for name, g in wanted.items()]
     # `max` passes over a NaN that is not its first.
     return max(errors) if all(map(math.isfinite, errors)) else math.inf
+
+
+def gradients(system: System, make: ModelMaker, samples: Sequence[Encoded]) -> Gradients:
+    """A system's gradients for one step over `samples`."""
+    system.prepare(make, samples, _settings(samples))
+    return step_gradients(system)
 
 
 def separate_gradients(make: ModelMaker, samples: Sequence[Encoded], settings: Settings) -> Gradients:
     """Gradients of the mean over all answer tokens: sample by sample, whole, unpadded."""
     model = add_lora(make(), settings.lora(0.0), make.family, settings.seed).train()
-    fill_b(model)
+    fill_adapters(model)
     wanted = sum(len(sample.answer) for sample in samples)
     for sample in samples:
         ids = torch.tensor([sample.ids], device=model.device)
@@ -52,7 +59,7 @@ def separate_gradients(make: ModelMaker, samples: Sequence[Encoded], settings: S
 
 def step_gradients(system: System) -> Gradients:
     """Gradients as they reach the optimizer in a prepared system's first step."""
-    fill_b(system.model)
+    fill_adapters(system.model)
     found: Gradients = {}
     hook = system.optimizer.register_step_pre_hook(lambda *_: found.update(_gradients(system.model)))
     system.step(0)
@@ -61,12 +68,17 @@ def step_gradients(system: System) -> Gradients:
 
 
 @torch.no_grad()
-def fill_b(model: Any) -> None:
-    """Make each B random, the same every time: while it is zero, the gradients of A are."""
+def fill_adapters(model: Any) -> None:
+    """Make A and B random, the same every time, whatever a system starts with: while B is zero, so are the gradients
+    of A."""
     draw = torch.Generator().manual_seed(1)
-    for name, parameter in adapter_parameters(model):
-        if "lora_B" in name:
-            parameter.copy_(B_SCALE * torch.randn(parameter.shape, generator=draw))
+    for name, parameter in sorted(adapter_parameters(model)):
+        scale = B_SCALE if "lora_B" in name else parameter.shape[1] ** -0.5
+        parameter.copy_(scale * torch.randn(parameter.shape, generator=draw))
+
+
+def _settings(samples: Sequence[Encoded]) -> Settings:
+    return Settings(len(samples), len(samples), max_grad_norm=math.inf)
 
 
 def _gradients(model: Any) -> Gradients:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -44,17 +44,16 @@ class HfSystem(System):
     def backward(self, members: Sequence[Encoded]) -> torch.Tensor:
         """Gradients of the mean over the members' answer tokens, in micro-batches; the loss."""
         wanted = sum(len(sample.answer) for sample in members)
-        size = self.batch_size(len(members))
         total = torch.zeros((), device=self.device)
-        for start in range(0, len(members), size):
-            loss = self.loss(members[start : start + size], wanted)
+        for batch in self.batches(members):
+            loss = self.loss(batch, wanted)
             loss.backward()
             total += loss.detach()
         return total
 
     @abstractmethod
-    def batch_size(self, members: int) -> int:
-        """Rows of a micro-batch."""
+    def batches(self, members: Sequence[Encoded]) -> Iterator[Sequence[Encoded]]:
+        """The micro-batches of a step."""
 
     @abstractmethod
     def loss(self, members: Sequence[Encoded], wanted: int) -> torch.Tensor:

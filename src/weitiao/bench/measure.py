@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -95,6 +96,11 @@ class Lane:
         )
         self.blocks.append(Block(taken, len(members), real_tokens(members), distinct, peak))
 
+    def drop(self) -> None:
+        """Give back what the system holds."""
+        self.system = type(self.system)()
+        free()
+
     def _take_card(self) -> int:
         """Free what other systems left in torch's pool, and fill it by a step outside of the block; the bytes that the
         other systems hold."""
@@ -144,6 +150,12 @@ def gemm_rate(device: torch.device) -> float:
         synchronize(device)
         best = min(best, (time.perf_counter() - start) / repeats)
     return 2 * size**3 / best
+
+
+def free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def synchronize(device: torch.device) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weitiao.families.base import Family, families
@@ -96,8 +98,15 @@ LONGEST = 8192
 class ModelMaker:
     """Makes equal frozen models. They share the memory of their weights, which no system changes."""
 
-    master: Any
     family: Family
+    load: Callable[[], Any]
+    """Makes the model whose weights the others share."""
+    folder: Path | None = None
+    """Where the weights lie on a disk, for systems that load them by themselves."""
+
+    @cached_property
+    def master(self) -> Any:
+        return self.load()
 
     def __call__(self) -> Any:
         shared = {id(parameter): parameter for parameter in self.master.parameters()}
@@ -137,4 +146,20 @@ def model_maker(
     torch.manual_seed(seed)
     with quiet(), torch.device(device):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="sdpa")
-    return ModelMaker(model.requires_grad_(False), families()[shape.family])
+    model.requires_grad_(False)
+    return ModelMaker(families()[shape.family], lambda: model)
+
+
+def saved_maker(name: str, folder: Path, device: torch.device) -> ModelMaker:
+    """Makes models of the weights in `folder`, which are read when the first is made."""
+
+    def load() -> Any:
+        from transformers import AutoModelForCausalLM
+
+        from weitiao.model.quiet import quiet
+
+        with quiet():
+            model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", attn_implementation="sdpa")
+        return model.to(device).requires_grad_(False)
+
+    return ModelMaker(families()[SHAPES[name].family], load, folder)

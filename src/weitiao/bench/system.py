@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +40,12 @@ class Settings:
 class System(ABC):
     exact = True
     """Whether it computes the gradient of the mean over all answer tokens, without dropout of its own."""
+    own_process = False
+    """Whether it patches more than its own model, so that no other system may share its process (see `worker.py`)."""
+    first_import: str | None = None
+    """What its process has to import before anything else."""
+    loads_itself = False
+    """Whether it reads the weights from `make.folder`, and calls no `make`."""
     model: Any
     """PeftModel that it trains."""
     optimizer: torch.optim.Optimizer
@@ -47,6 +54,11 @@ class System(ABC):
     def absent(cls, model_type: str) -> str | None:
         """Why it cannot train a model of transformers' `model_type` here; None when it can."""
         return None
+
+    @classmethod
+    def environment(cls, folder: Path) -> Mapping[str, str]:
+        """Variables that its own process is started with. folder: for what it writes."""
+        return {}
 
     @abstractmethod
     def prepare(self, make: ModelMaker, samples: Sequence[Encoded], settings: Settings) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import gc
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
 import torch
 
-from weitiao.bench.equality import LAYERS, SAMPLES, worst_error
-from weitiao.bench.measure import Lane, gemm_rate, interleaved
+from weitiao.bench.equality import LAYERS, SAMPLES, largest_error, worst_error
+from weitiao.bench.measure import Lane, free, gemm_rate, interleaved
 from weitiao.bench.profiles import PROFILES, samples
+from weitiao.bench.remote import RemoteLane, WorkerFailed, Workers
 from weitiao.bench.request import Request
 from weitiao.bench.rows import absent_row, row
 from weitiao.bench.shapes import SHAPES, ModelMaker, model_maker
@@ -38,43 +39,57 @@ def bench_train(request: Request, screen: Screen) -> dict[str, Any]:
     screen.note(f"{request.shape}, {type_name} on {device}; matrix products at {rate / 1e12:.2f} TFLOP/s")
     make = model_maker(request.shape, device, dtype)
     drawn = {name: samples(PROFILES[name], COUNT, make.vocabulary, SEED) for name in request.profiles}
-    errors = equality(request, drawn, screen)
     rows = []
-    for profile, count in product(request.profiles, request.samples_per_step):
-        screen.note(f"{profile}, {count} samples a step")
-        lanes = measured(request, make, drawn[profile], count, screen)
-        rows += [row(lane, profile, make.body_parameters, rate, errors.get((lane.name, profile))) for lane in lanes]
-        rows += [absent_row(name, profile, count, why) for name, why in absent(request).items()]
-        del lanes
-        free()
+    with Workers(request.shape, device) as workers:
+        errors = equality(request, drawn, workers, screen)
+        for profile, count in product(request.profiles, request.samples_per_step):
+            screen.note(f"{profile}, {count} samples a step")
+            lanes = measured(request, make, drawn[profile], count, workers, screen)
+            rows += [row(lane, profile, make.body_parameters, rate, errors.get((lane.name, profile))) for lane in lanes]
+            rows += [absent_row(name, profile, count, why) for name, why in absent(request).items()]
     told = {"shape": request.shape, "dtype": type_name, "gemm_tflops": rate / 1e12}
     return {"machine": machine(device) | told, "rows": rows}
 
 
-def equality(request: Request, drawn: Mapping[str, Sequence[Encoded]], screen: Screen) -> Equality:
+def equality(request: Request, drawn: Mapping[str, Sequence[Encoded]], workers: Workers, screen: Screen) -> Equality:
     """In float32, without dropout, with few layers; of the systems that claim the same gradient."""
-    # One for all, made before any system runs: Liger's changes what transformers makes later.
     make = model_maker(request.shape, torch.device(request.device), torch.float32, layers=LAYERS)
     errors: Equality = {}
     for name, profile in product(present(request), drawn):
-        system = system_class(name)()
-        if system.exact:
-            error = errors[name, profile] = worst_error(system, make, drawn[profile][:SAMPLES])
+        kind, members = system_class(name), drawn[profile][:SAMPLES]
+        if not kind.exact:
+            continue
+        try:
+            if kind.own_process:
+                error = largest_error(workers.of(kind).gradients(make, members), make, members)
+            else:
+                error = worst_error(kind(), make, members)
             screen.note(f"{profile}: gradients of {name} against separate sequences: {error:.1e}")
+        except WorkerFailed as failed:
+            error = math.inf
+            screen.note(f"{profile}: no gradients of {name}: {failed}")
+        errors[name, profile] = error
     free()
     return errors
 
 
 def measured(
-    request: Request, make: ModelMaker, drawn: Sequence[Encoded], samples_per_step: int, screen: Screen
+    request: Request,
+    make: ModelMaker,
+    drawn: Sequence[Encoded],
+    samples_per_step: int,
+    workers: Workers,
+    screen: Screen,
 ) -> list[Lane]:
     """Every system that is here, warmed up, then its blocks in turn with the others'."""
     settings = Settings(samples_per_step, len(drawn), request.dropout)
     prefix = len(common_prefix(drawn))
-    lanes = [
-        Lane(name, system_class(name)(), drawn, prefix, settings, torch.device(request.device))
-        for name in present(request)
-    ]
+    lanes: list[Lane] = []
+    for name in present(request):
+        system = system_class(name)()
+        whole = (name, system, drawn, prefix, settings, torch.device(request.device))
+        own = system.own_process
+        lanes.append(RemoteLane(*whole, worker=workers.of(type(system))) if own else Lane(*whole))
     for lane in lanes:
         if guarded(lane, lambda lane: lane.warm_up(make)):
             screen.note(f"{lane.name}: warm after {lane.warm_up_seconds:.1f} s, {lane.steps} steps")
@@ -86,6 +101,8 @@ def measured(
             screen.note(f"{lane.name}: {lane.blocks[-1].samples / lane.blocks[-1].seconds:.2f} samples/s")
 
     interleaved(lanes, request.repeats, block)
+    for lane in lanes:
+        lane.drop()
     return lanes
 
 
@@ -101,20 +118,16 @@ def present(request: Request) -> list[str]:
 
 
 def guarded(lane: Lane, work: Callable[[Lane], None]) -> bool:
-    """Do it; where the card's memory is too small, the lane says so and its memory is freed."""
+    """Do it; where the card's memory is too small or the lane's process fails, the lane says so and its memory is
+    freed."""
     try:
         work(lane)
         return True
     except torch.cuda.OutOfMemoryError:
         lane.note = "out of memory"
+    except WorkerFailed as failed:
+        lane.note = str(failed)
     # Outside of the handler, whose traceback would keep tensors alive.
     lane.blocks.clear()
-    lane.system = type(lane.system)()
-    free()
+    lane.drop()
     return False
-
-
-def free() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()

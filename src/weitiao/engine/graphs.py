@@ -22,9 +22,11 @@ from weitiao.engine.forward import Forward
 from weitiao.engine.split_attention import GRAIN, SplitLayout, split_layout
 from weitiao.engine.supervised_loss import UNSUPERVISED, answer_loss
 
-PADDINGS = (0.03, 0.06, 0.12)
+PADDINGS = (0.015, 0.03, 0.06, 0.12)
 """Filler that is put up with, as a share of a pack's own tokens: the least of these that asks for few sizes."""
-FEW = 12
+FEW, PACKS_A_SIZE = 12, 100
+"""Sizes are few up to this many, and up to one for so many packs of the run and two more: to record one takes as long
+as to compute dozens of small packs."""
 MOST = 48
 """Sizes that are recorded; packs that fit none of them are computed kernel by kernel."""
 READS = 64
@@ -85,8 +87,9 @@ class Size:
         return split_layout(self.prefix, batch.lengths, self.rows, self.longest)
 
 
-def planned(needs: Sequence[Size]) -> list[Size]:
-    """Sizes for these packs and others like them, the largest first."""
+def planned(needs: Sequence[Size], packs: int) -> list[Size]:
+    """Sizes for these packs and others like them, of which there will be `packs`; the largest first."""
+    few = min(FEW, 2 + packs // PACKS_A_SIZE)
     for padding in PADDINGS:
         sizes = []
         left = sorted(needs, key=lambda need: (need.prefix, need.own), reverse=True)
@@ -95,7 +98,7 @@ def planned(needs: Sequence[Size]) -> list[Size]:
             near = [n for n in left if n.prefix == first.prefix and n.own * (1 + padding) >= first.own]
             sizes.append(Size.around(near))
             left = left[len(near) :]
-        if len(sizes) <= FEW:
+        if len(sizes) <= few:
             break
     return sorted(sizes, key=lambda size: size.own, reverse=True)
 
@@ -103,8 +106,10 @@ def planned(needs: Sequence[Size]) -> list[Size]:
 class PackGraphs:
     """Adds the gradient of packs to that of the parameters, which stays where it is."""
 
-    def __init__(self, forward: Forward, parameters: Sequence[torch.nn.Parameter], needs: Sequence[Size]) -> None:
-        """forward: with layers of our own, on a card, the attention `split`. needs: of packs that will come."""
+    def __init__(
+        self, forward: Forward, parameters: Sequence[torch.nn.Parameter], needs: Sequence[Size], packs: int
+    ) -> None:
+        """forward: with layers of our own, on a card, the attention `split`. needs: of some of the `packs` to come."""
         self.forward, self.parameters = forward, parameters
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter)
@@ -112,7 +117,7 @@ class PackGraphs:
         self.share = torch.zeros((), device=forward.device)
         self.loss = torch.zeros((), device=forward.device)
         """Sum over the packs since it was last set to zero."""
-        self._sizes = planned(needs)
+        self._sizes = planned(needs, packs)
         self._recorded: list[_Recorded] = []
         self._pool: Any = None
 

@@ -22,8 +22,8 @@ WIDTH = 1024
 """Elements that a program of the SwiGLU kernels computes at a time."""
 COPIED = 128
 """Rows that a program copies."""
-MLP_CHUNK = 1024
-"""Rows over which a program sums gradients of adapters."""
+MLP_CHUNK, MLP_ROWS, MLP_COLUMNS = 1024, 64, 64
+"""Rows over which a program sums gradients of adapters, and what it holds at a time."""
 VOCABULARY = 4096
 """Logits that a program of the cross-entropy holds at a time."""
 
@@ -152,7 +152,7 @@ def _mlp_backward(  # type: ignore[no-untyped-def]
     of_p, of_q = tl.arange(0, P), tl.arange(0, Q)
     factor = tl.load(a + of_p[:, None] * width + column[None, :], inside, 0.0)
     total_a = tl.zeros((P, COLUMNS), tl.float32)
-    total_gate, total_up = tl.zeros((COLUMNS, Q), tl.float32), tl.zeros((COLUMNS, Q), tl.float32)
+    total_gate, total_up = tl.zeros((Q, COLUMNS), tl.float32), tl.zeros((Q, COLUMNS), tl.float32)
     for low in range(chunk * CHUNK, tl.minimum((chunk + 1) * CHUNK, rows), ROWS):
         row = (low + tl.arange(0, ROWS)).to(tl.int64)
         here = (row < rows)[:, None]
@@ -167,16 +167,15 @@ def _mlp_backward(  # type: ignore[no-untyped-def]
         of_up = (value * gate * share).to(out.dtype.element_ty)
         tl.store(out + place, of_gate, here & inside)
         tl.store(out + place + width, of_up, here & inside)
-        low_rank = tl.load(inner + row[:, None] * stride_inner + of_q[None, :], here, 0.0)
-        total_gate += tl.dot(tl.trans(of_gate), low_rank, input_precision="ieee")
-        total_up += tl.dot(tl.trans(of_up), low_rank, input_precision="ieee")
+        low_rank = tl.trans(tl.load(inner + row[:, None] * stride_inner + of_q[None, :], here, 0.0))
+        total_gate += tl.dot(low_rank, of_gate, input_precision="ieee")
+        total_up += tl.dot(low_rank, of_up, input_precision="ieee")
         total_a += tl.dot(tl.trans(late), (gate * share * up).to(late.dtype), input_precision="ieee")
     tl.store(sum_a + (chunk * P + of_p[:, None]) * width + column[None, :], total_a, inside)
-    there = sum_b + (chunk * 2 * width + column[:, None]) * rank + of_q[None, :]
-    known = (column < width)[:, None]
-    tl.store(there, total_gate, known & (of_q < rank)[None, :])
+    there = sum_b + (chunk * 2 * rank + of_q[:, None]) * width + column[None, :]
+    tl.store(there, total_gate, inside & (of_q < rank)[:, None])
     of_rank = (of_q >= up_from) & (of_q < up_from + rank)
-    tl.store(there + width * rank - up_from, total_up, known & of_rank[None, :])
+    tl.store(there + (rank - up_from) * width, total_up, inside & of_rank[:, None])
 
 
 def mlp_backward(
@@ -186,13 +185,14 @@ def mlp_backward(
     out = torch.empty_like(both)
     chunks = triton.cdiv(rows, MLP_CHUNK)
     sum_a = both.new_empty(chunks, pad, width, dtype=torch.float32)
-    sum_b = both.new_empty(chunks, 2, width, rank, dtype=torch.float32)
-    _mlp_backward[(triton.cdiv(width, 128), chunks)](
+    sum_b = both.new_empty(chunks, 2, rank, width, dtype=torch.float32)
+    _mlp_backward[(triton.cdiv(width, MLP_COLUMNS), chunks)](
         *(g, both, a, inner, out, sum_a, sum_b, rows, width, g.stride(0), inner.stride(0), rank, up),
-        *(MLP_CHUNK, 32, 128, pad, inner.shape[1]),
-        num_warps=8,
+        *(MLP_CHUNK, MLP_ROWS, MLP_COLUMNS, pad, inner.shape[1]),
+        num_warps=4,
+        num_stages=2,
     )
-    return out, sum_a.sum(0), sum_b.sum(0)
+    return out, sum_a.sum(0), sum_b.sum(0).transpose(1, 2).contiguous()
 
 
 @triton.jit

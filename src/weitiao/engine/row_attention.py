@@ -241,6 +241,7 @@ def forward(
         *(qkv, blocks, out, lse, prefix, total, query, key, scaling, qkv.stride(0), width),
         *(size, BLOCK),
         num_warps=4,
+        num_stages=1,
     )
     return out, lse
 
@@ -264,16 +265,20 @@ def backward(
         *(qkv, blocks, out, lse, g, delta, dqkv, prefix, total, query, key, scaling, step, out.stride(0), step_g),
         *rest,
         num_warps=4,
+        num_stages=2,
     )
     _gradient_of_keys[(len(blocks), key)](
-        *(qkv, blocks, lse, g, delta, dqkv, total, query, key, scaling, step, step_g), *rest, num_warps=8
+        *(qkv, blocks, lse, g, delta, dqkv, total, query, key, scaling, step, step_g), *rest, num_warps=4, num_stages=1
     )
     if prefix:
         own = total - prefix
         chunk = CHUNKS[own > 4096]
         sums = qkv.new_empty(-(-own // chunk), prefix, 2 * key * size, dtype=torch.float32)
         _gradient_of_prefix[(-(-prefix // BLOCK), key, len(sums))](
-            *(qkv, lse, g, delta, sums, prefix, total, query, key, scaling, step, step_g, chunk), *rest, num_warps=8
+            *(qkv, lse, g, delta, sums, prefix, total, query, key, scaling, step, step_g, chunk),
+            *rest,
+            num_warps=4,
+            num_stages=2,
         )
         dqkv[:prefix, query * size :] += sums.sum(0)
     return dqkv

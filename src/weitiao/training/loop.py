@@ -68,7 +68,7 @@ class Loop:
         self.total = section.max_steps or max(1, round(section.num_train_epochs * self.per_epoch))
         self.parameters = [parameter for _, parameter in adapter_parameters(model)]
         self.fit = self._fit()
-        self.graphs = PackGraphs(forward, self.parameters, self._needs()) if self._recordable() else None
+        self.graphs = self._graphs() if self._recordable() else None
         rate: Any = section.learning_rate
         if self.graphs is not None:
             rate = torch.tensor(rate, device=forward.device)
@@ -189,14 +189,15 @@ class Loop:
         forward.fast.recompute = found.recompute
         return found
 
-    def _needs(self) -> list[Size]:
-        """What the packs of the first steps hold."""
+    def _graphs(self) -> PackGraphs:
+        """For packs as those of the first steps are."""
         section = self.config.training
-        found = []
-        for number in range(min(self.per_epoch, LOOKED_AHEAD)):
+        needs: list[Size] = []
+        steps = min(self.per_epoch, LOOKED_AHEAD)
+        for number in range(steps):
             members = samples_of_step(len(self.rows), section.samples_per_step, self.config.run.seed, number)
-            found += [Size.of(packed) for packed in self._packs([self.rows[i] for i in members])]
-        return found
+            needs += [Size.of(packed) for packed in self._packs([self.rows[i] for i in members])]
+        return PackGraphs(self.forward, self.parameters, needs, round(len(needs) / steps * self.total))
 
     def _packs(self, rows: Sequence[PackRow]) -> list[Pack]:
         return [packed for packed, _ in pack(self.prefix, rows, self.fit.tokens)]

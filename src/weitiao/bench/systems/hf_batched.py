@@ -1,9 +1,9 @@
-"""Hugging Face and PEFT as well set as they go: the whole step in one batch where that fits, no checkpointing, the head
-at the last positions only. Rows are padded on the left, so that these are the answers'."""
+"""Hugging Face and PEFT as well set as they go: batches as large as fit, no checkpointing, the head at the last
+positions only. Rows are padded on the left, so that these are the answers'."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from peft.helpers import disable_input_dtype_casting
@@ -13,27 +13,37 @@ from weitiao.bench.shapes import ModelMaker
 from weitiao.bench.system import Settings
 from weitiao.types import Encoded
 
+ROWS = 64
+"""Most rows of a micro-batch."""
+PADDED_TOKENS = 16_384
+"""Most tokens of a micro-batch, padding among them: enough to fill a card, and few long documents."""
+
 
 class HfBatched(HfSystem):
     def prepare(self, make: ModelMaker, samples: Sequence[Encoded], settings: Settings) -> None:
         super().prepare(make, samples, settings)
-        self.fits = settings.samples_per_step
-        """Rows of the largest batch that did not run out of memory, as far as is known."""
+        self.fits = PADDED_TOKENS
+        """Padded tokens of a batch that does not run out of memory, as far as is known."""
 
-    def batch_size(self, members: int) -> int:
-        return self.fits
+    def batches(self, members: Sequence[Encoded]) -> Iterator[Sequence[Encoded]]:
+        """Rows of similar length together, as with Trainer's grouping by length; the longest first, so that what does
+        not fit is known at once."""
+        members = sorted(members, key=lambda sample: -len(sample.ids))
+        while members:
+            size = max(1, min(ROWS, self.fits // len(members[0].ids)))
+            yield members[:size]
+            members = members[size:]
 
     def backward(self, members: Sequence[Encoded]) -> torch.Tensor:
-        # Rows of a micro-batch are of similar length, as with Trainer's grouping by length.
-        members = sorted(members, key=lambda sample: -len(sample.ids))
+        longest = max(len(sample.ids) for sample in members)
         while True:
             try:
                 return super().backward(members)
             except torch.cuda.OutOfMemoryError:
-                if self.fits == 1:
+                if self.fits <= longest:
                     raise
             # Outside of the handler, whose traceback would keep the activations alive.
-            self.fits = 1 << ((self.fits - 1).bit_length() - 1)
+            self.fits = min(self.fits, longest * min(ROWS, len(members))) // 2
             self.optimizer.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
 

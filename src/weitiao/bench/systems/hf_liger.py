@@ -1,5 +1,5 @@
-"""`hf_batched` with Liger's kernels for norms and SwiGLU. Its fused loss stays off, for it computes every position; so
-does its rotation, for it would replace that of all models of the process."""
+"""`hf_batched` with Liger's kernels for norms, SwiGLU and rotation, the last for all models of its process. Its fused
+loss stays off, for it computes every position."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from weitiao.bench.systems.hf_batched import HfBatched
 
 
 class HfLiger(HfBatched):
+    own_process = True
+
     @classmethod
     def absent(cls, model_type: str) -> str | None:
         if importlib.util.find_spec("liger_kernel") is None:
@@ -26,7 +28,7 @@ class HfLiger(HfBatched):
     def change(self, base: Any) -> None:
         from liger_kernel.transformers.monkey_patch import _apply_liger_kernel_to_instance
 
-        _apply_liger_kernel_to_instance(base, rope=False, fused_linear_cross_entropy=False)
+        _apply_liger_kernel_to_instance(base, rope=True, cross_entropy=False, fused_linear_cross_entropy=False)
 
 
 SYSTEM = HfLiger

@@ -3,7 +3,7 @@ position of the padded rows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -27,8 +27,8 @@ class Tutorial(HfSystem):
             base.gradient_checkpointing_enable()
         base.enable_input_require_grads()
 
-    def batch_size(self, members: int) -> int:
-        return BATCH
+    def batches(self, members: Sequence[Encoded]) -> Iterator[Sequence[Encoded]]:
+        return (members[start : start + BATCH] for start in range(0, len(members), BATCH))
 
     def loss(self, members: Sequence[Encoded], wanted: int) -> torch.Tensor:
         labels = [[UNSUPERVISED] * sample.prompt_length + list(sample.answer) for sample in members]

@@ -14,9 +14,7 @@ from weitiao.config import RunConfig
 from weitiao.data.prefix import common_prefix
 from weitiao.engine.attention_plan import choose_way
 from weitiao.engine.forward import Forward
-from weitiao.engine.memory import wants_recompute
 from weitiao.model.adapter import add_lora
-from weitiao.model.quiet import quiet
 from weitiao.training.loop import Loop
 from weitiao.types import Encoded
 
@@ -24,9 +22,6 @@ from weitiao.types import Encoded
 class Weitiao(System):
     def prepare(self, make: ModelMaker, samples: Sequence[Encoded], settings: Settings) -> None:
         config, frozen = _config(settings), make()
-        if wants_recompute("auto", frozen.config, config.engine.tokens_per_pack, frozen.device):
-            with quiet():
-                frozen.gradient_checkpointing_enable({"use_reentrant": False})
         self.model = add_lora(frozen, config.lora, make.family, settings.seed).train()
         way = choose_way(config.engine.attention, frozen.device, frozen.dtype)
         forward = Forward(frozen, way, fast=True, triton=config.engine.triton)
