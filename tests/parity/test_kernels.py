@@ -109,6 +109,26 @@ def test_two_parts_of_an_attention(draw) -> None:
         assert_same(found, wanted)
 
 
+@pytest.mark.parametrize("module", [kernels, plain], ids=["triton", "torch"])
+def test_dropout(draw, module: ModuleType) -> None:
+    """Its share, its mean, a mask that depends on all that it should and comes again."""
+    x, rate, seed = gapped(draw(300, 400)), 0.1, torch.tensor(7 * 10**12, device=DEVICE)
+    found = module.dropped(x, rate, seed, 3)
+    lost = found == 0
+    assert abs(lost.float().mean() - rate) < 4 * (rate * (1 - rate) / x.numel()) ** 0.5
+    assert_same(found[~lost], x[~lost] / (1 - rate))
+    for axis, size in ((0, 300), (1, 400)):  # no row and no column stands out
+        assert (lost.float().mean(axis) - rate).abs().max() < 5 * (rate * (1 - rate) / size) ** 0.5
+    assert torch.equal(found, module.dropped(x, rate, seed, 3))
+    more, out = draw(300, 400), gapped(draw(300, 400))
+    wanted = out + torch.where(lost, 0.0, more / (1 - rate))
+    module.add_dropped_(out, more, rate, seed, 3)
+    assert_same(out, wanted)
+    for other in (module.dropped(x, rate, seed + 1, 3), module.dropped(x, rate, seed, 4)):
+        both = ((other == 0) & lost).float().mean()
+        assert abs(both - rate**2) < 5 * (rate**2 / x.numel()) ** 0.5  # independent
+
+
 @pytest.mark.parametrize("interleaved", [False, True])
 @pytest.mark.parametrize("prefix", [0, 3])
 @pytest.mark.parametrize(("size", "turned"), [(16, 16), (12, 4)])

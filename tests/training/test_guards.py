@@ -28,8 +28,9 @@ def guarded() -> tuple[torch.nn.Parameter, torch.optim.AdamW, GradientGuard]:
 def one_update(guarded: Any, gradient: list[float], step: int, limit: float = 1.0) -> torch.Tensor:
     parameter, optimizer, guard = guarded
     parameter.grad = torch.tensor(gradient)
-    norm = guard.clip([parameter], limit, step)
+    norm = guard.clip([parameter], limit)
     optimizer.step()
+    guard.note(step)
     return norm
 
 

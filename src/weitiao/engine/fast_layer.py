@@ -38,7 +38,12 @@ class FastDecoder:
         kernels: the module `plain` or, on a card, `kernels`."""
         self.body, self.kernels = body, kernels
         self.layers = [_Layer(layer, type(body).__name__ in INTERLEAVED, kernels) for layer in body.layers]
-        self.refresh = adapters_copied([group for layer in self.layers for group in layer.groups], kernels)
+        groups = [group for layer in self.layers for group in layer.groups]
+        self.refresh = adapters_copied(groups, kernels)
+        self.seed = torch.zeros((), dtype=torch.long, device=body.norm.weight.device)
+        """Of dropout's masks, the same for a forward pass and its backward pass."""
+        for place, group in enumerate(groups):
+            group.seed, group.place = self.seed, place
         self.recompute: Literal["nothing", "gate_up", "layer"] = "nothing"
         """What is computed again in the backward pass instead of kept."""
 
@@ -66,7 +71,8 @@ class FastDecoder:
         return normed
 
     def _again(self, function: Callable[..., Any], *args: Any) -> Any:
-        return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=self.random)
+        # No generator is asked in a layer.
+        return checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False)
 
     def _rotation(self, embedded: torch.Tensor, positions: torch.Tensor) -> Table:
         """As the model's own module gives them."""
@@ -104,8 +110,10 @@ class _Layer:
         self.layer, self.kernels = layer, kernels
         attention, mlp = layer.self_attn, layer.mlp
         qkv, gate_up = _groups(layer)
-        self.qkv, self.o = LoraGroup(_linear(attention, *qkv)), LoraGroup([attention.o_proj])
-        self.gate_up, self.down = LoraGroup(_linear(mlp, *gate_up)), LoraGroup([mlp.down_proj])
+        self.qkv = LoraGroup(_linear(attention, *qkv), kernels)
+        self.o = LoraGroup([attention.o_proj], kernels)
+        self.gate_up = LoraGroup(_linear(mlp, *gate_up), kernels)
+        self.down = LoraGroup([mlp.down_proj], kernels)
         query, key, _ = (width // attention.head_dim for width in self.qkv.sizes)
         self.heads = Heads(query, key, attention.head_dim, attention.scaling, interleaved)
 

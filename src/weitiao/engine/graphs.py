@@ -95,7 +95,8 @@ def planned(needs: Sequence[Size], packs: int) -> list[Size]:
         left = sorted(needs, key=lambda need: (need.prefix, need.own), reverse=True)
         while left:
             first = left[0]
-            near = [n for n in left if n.prefix == first.prefix and n.own * (1 + padding) >= first.own]
+            own = Size.around([first]).own
+            near = [n for n in left if n == first or (n.prefix == first.prefix and n.own * (1 + padding) >= own)]
             sizes.append(Size.around(near))
             left = left[len(near) :]
         if len(sizes) <= few:
@@ -134,6 +135,19 @@ class PackGraphs:
         else:
             recorded.graph.replay()
 
+    def rest(self) -> None:
+        """Give the graphs' memory back; what is needed of them is recorded again."""
+        self._recorded.clear()
+        self._pool = None
+        torch.cuda.empty_cache()
+
+    def wake(self) -> None:
+        """Record all planned sizes now."""
+        if not self._recorded:
+            self._begin()
+        for size in self._sizes[len(self._recorded) : MOST]:
+            self._record(size)
+
     def _begin(self) -> None:
         """Build all kernels on a pack that counts for nothing, then record the largest size: the others find room in
         what it leaves."""
@@ -157,9 +171,7 @@ class PackGraphs:
 
     def _record(self, size: Size) -> _Recorded:
         recorded = _Recorded(self.forward, size)
-        recorded.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(recorded.graph, pool=self._pool, capture_error_mode="relaxed"):
-            self._compute(recorded)
+        recorded.graph = record(lambda: self._compute(recorded), self._pool)
         self._pool = recorded.graph.pool()
         self._recorded.append(recorded)
         return recorded
@@ -211,20 +223,26 @@ class Recorded:
     """A function of no arguments that computes on fixed addresses: its first call kernel by kernel, then as a graph."""
 
     def __init__(self, function: Callable[[], None]) -> None:
-        self.function = function
-        self.called, self.graph = False, torch.cuda.CUDAGraph()
-        self.recorded = False
+        self.function, self.called = function, False
+        self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
         if not self.called:
             self.function()
             self.called = True
             return
-        if not self.recorded:
-            with torch.cuda.graph(self.graph):
-                self.function()
-            self.recorded = True
+        if self.graph is None:
+            self.graph = record(self.function)
         self.graph.replay()
+
+
+def record(function: Callable[[], None], pool: Any = None) -> torch.cuda.CUDAGraph:
+    """What the function starts on the card, which does not happen yet. pool: memory of other graphs, to be shared."""
+    graph = torch.cuda.CUDAGraph()
+    # Kernels that are not built yet are loaded meanwhile.
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="relaxed"):
+        function()
+    return graph
 
 
 def _rounded(count: int, grain: int) -> int:

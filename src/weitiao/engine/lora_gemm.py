@@ -22,6 +22,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from weitiao.engine import plain
+
 ROUNDED = 32
 """Columns for adapters come in so many, which keeps rows aligned."""
 
@@ -52,8 +54,9 @@ def groupable(layers: Sequence[Any]) -> bool:
 class LoraGroup:
     """Linear layers of one input, of which any may have an adapter; `groupable` holds for them."""
 
-    def __init__(self, layers: Sequence[Any]) -> None:
+    def __init__(self, layers: Sequence[Any], kernels: ModuleType = plain) -> None:
         """The layers' weights become pieces of one buffer, and stay what they are in all other ways."""
+        self.kernels = kernels
         self.bases = [getattr(layer, "base_layer", layer) for layer in layers]
         which = [at for at, layer in enumerate(layers) if layer is not self.bases[at]]
         self.layers = [layers[at] for at in which]
@@ -71,7 +74,9 @@ class LoraGroup:
         self.bias = torch.cat([base.bias.detach() for base in self.bases]) if first.bias is not None else None
         with torch.inference_mode(False):
             self.a = self.buffer.new_zeros(self.pad, self.width)
-            """α / r times A of each adapter, and zeros: what `Adapters.refresh` writes."""
+            """α / r times A of each adapter, and zeros: what `adapters_copied` writes."""
+            self.seed, self.place = torch.zeros((), dtype=torch.long, device=first.weight.device), 0
+            """What dropout's mask depends on; the seed changes from step to step."""
 
     @property
     def adapted(self) -> bool:
@@ -139,26 +144,26 @@ class _Folded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, group: LoraGroup, rate: float, *parts: torch.Tensor) -> torch.Tensor:
         """parts: A and B of each adapter, which get the gradients."""
-        seen, mask = x[:, : group.width], None
+        seen = x[:, : group.width]
         if rate:
-            seen, mask = torch.native_dropout(seen, rate, True)
+            seen = group.kernels.dropped(seen, rate, group.seed, group.place)
         # By `data`: whoever keeps x for its gradient has no part in these columns.
         torch.mm(seen, group.a.T, out=x.data[:, group.width :])
-        ctx.save_for_backward(x, mask)
+        ctx.save_for_backward(x)
         ctx.group, ctx.rate, ctx.dtype = group, rate, parts[0].dtype
         return F.linear(x, group.buffer, group.bias)
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, mask = ctx.saved_tensors
+        (x,) = ctx.saved_tensors
         group: LoraGroup = ctx.group
-        width, keep = group.width, 1 / (1 - ctx.rate)
+        width, noise = group.width, (ctx.rate, group.seed, group.place)
         wanted = ctx.needs_input_grad[0]
         whole = g @ group.buffer if wanted else g @ group.buffer[:, width:]
         g_inner = whole[:, -group.pad :]
         seen = x[:, :width]
-        if mask is not None:
-            seen = torch.ops.aten.native_dropout_backward(seen, mask, keep)
+        if ctx.rate:
+            seen = group.kernels.dropped(seen, *noise)
         count = len(group.layers)
         used = group.rank * count
         g_a = _product(g_inner[:, :used].T, seen, ctx.dtype)
@@ -167,10 +172,10 @@ class _Folded(torch.autograd.Function):
         inner = x[:, width:]
         g_b = [_product(g[:, rows].T, inner[:, group.columns(at)], ctx.dtype) for at, rows in enumerate(group.rows)]
         if wanted:
-            if mask is None:
-                whole[:, :width].addmm_(g_inner, group.a)
+            if ctx.rate:
+                group.kernels.add_dropped_(whole[:, :width], g_inner @ group.a, *noise)
             else:
-                whole[:, :width] += torch.ops.aten.native_dropout_backward(g_inner @ group.a, mask, keep)
+                whole[:, :width].addmm_(g_inner, group.a)
         return whole if wanted else None, None, None, *g_a.chunk(count), *g_b
 
 

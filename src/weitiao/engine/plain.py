@@ -114,6 +114,23 @@ def merge(
     return out, merged, both.unflatten(0, (-1, second_lse.shape[-1])).transpose(1, 2).contiguous()
 
 
+def dropped(x: torch.Tensor, rate: float, seed: torch.Tensor, place: int) -> torch.Tensor:
+    """x [rows, width] with a share `rate` of its elements set to 0, the others divided by what is left.
+
+    Which ones is a function of seed (int64 scalar), place, row and column: the same mask is there again when it is
+    wanted again, whatever was drawn in between.
+    """
+    # Made anew each time, which a CUDA graph cannot do: there, Triton's version is wanted.
+    draw = torch.Generator(x.device).manual_seed((int(seed) * 1_000_003 + place) % 2**63)
+    mask = torch.empty(x.shape, device=x.device).bernoulli_(1 - rate, generator=draw)
+    return (x * mask).div_(1 - rate).to(x.dtype)
+
+
+def add_dropped_(out: torch.Tensor, more: torch.Tensor, rate: float, seed: torch.Tensor, place: int) -> None:
+    """out += dropped(more): the gradient of `dropped` by its mask."""
+    out += dropped(more, rate, seed, place)
+
+
 def heads_gradient(
     own: Three, shared: Three | None, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool
 ) -> torch.Tensor:

@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from weitiao.config import RunConfig
 from weitiao.data.collate import Batch, packed_batch, padded_batch
 from weitiao.data.pack import Pack, PackRow, bins, pack, samples_of_step, steps_per_epoch, training_row
+from weitiao.engine import plain
 from weitiao.engine.forward import Forward
 from weitiao.engine.graphs import PackGraphs, Recorded, Size
 from weitiao.engine.memory import DEFAULT, Fit, fit
@@ -32,6 +33,10 @@ from weitiao.types import Encoded
 Evaluate = Callable[[], tuple[float, dict[str, float]]]
 """Value that chooses the best adapter (higher is better), and the figures to log."""
 
+PACKS = 4096
+"""More than a step has."""
+ROOM_TO_EVALUATE = 4 * 2**30
+"""Bytes on the card below which training's graphs make room for the validation rows."""
 LOOKED_AHEAD = 200
 """Steps whose packs tell what sizes to prepare for."""
 
@@ -81,6 +86,7 @@ class Loop:
         )
         self.share_of_rate = learning_rate_shares(section.lr_scheduler_type, section.warmup_steps, self.total)
         self.guard = GradientGuard(self.optimizer, forward.device)
+        self._step_seed = 0
         self._norm = torch.zeros((), device=forward.device)
         self._change_weights: Callable[[], None] = self._changed
         if self.graphs is not None:
@@ -114,6 +120,8 @@ class Loop:
                     self._save(folder, told)
         if evaluate is None:
             self._keep_as_best(folder, told)
+        if self.graphs is not None:
+            self.graphs.rest()
 
     def _update(self, log: Record, advance: Callable[..., None]) -> None:
         """One step, and at the log interval its line."""
@@ -134,8 +142,7 @@ class Loop:
         members = samples_of_step(len(self.rows), section.samples_per_step, seed, number)
         rows = [self.rows[i] for i in members]
         share = 1 / sum(len(row.labels) for row in rows)
-        if self.config.lora.lora_dropout:
-            torch.manual_seed(seed * 1_000_003 + number)
+        self._seed_dropout(seed * 1_000_003 + number)
         rate = section.learning_rate * self.share_of_rate(number)
         self._set_rate(rate)
         loss, tokens = self._recorded_gradient(rows, share) if self.graphs else self._gradient(rows, share)
@@ -147,7 +154,8 @@ class Loop:
         """Loss and computed tokens of the rows; the gradient is with the parameters."""
         batches = self._batches(rows)
         total = torch.zeros((), device=self.forward.device)
-        for batch in batches:
+        for at, batch in enumerate(batches):
+            self._seed_pack(at)
             with self.accelerator.autocast():
                 loss = self.forward.loss(batch) * share
             self.accelerator.backward(loss)
@@ -159,7 +167,8 @@ class Loop:
         assert self.graphs is not None
         self.graphs.loss.zero_()
         packs = self._packs(rows)
-        for packed in packs:
+        for at, packed in enumerate(packs):
+            self._seed_pack(at)
             self.graphs.add(packed, share)
         tokens = len(packs) * len(self.prefix) + sum(len(row.ids) for row in rows)
         return self.graphs.loss.clone(), tokens
@@ -170,6 +179,16 @@ class Loop:
         self._norm.copy_(norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=self.graphs is None)
+
+    def _seed_dropout(self, number: int) -> None:
+        """A step's masks depend on its number alone, so that a run goes on as if it had not been interrupted."""
+        if self.config.lora.lora_dropout:
+            torch.manual_seed(number)
+            self._step_seed = number
+
+    def _seed_pack(self, at: int) -> None:
+        if self.config.lora.lora_dropout and self.forward.fast is not None:
+            self.forward.fast.seed.fill_(self._step_seed * PACKS + at)
 
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
@@ -203,14 +222,14 @@ class Loop:
         return [packed for packed, _ in pack(self.prefix, rows, self.fit.tokens)]
 
     def _recordable(self) -> bool:
-        """Whether a step can be CUDA graphs. What a trained vision tower sees is of no fixed size, and what is computed
-        again would have to draw dropout's mask again, which a graph cannot."""
+        """Whether a step can be CUDA graphs. What a trained vision tower sees is of no fixed size, and torch's dropout
+        is no function of what a graph reads."""
         engine, forward = self.config.engine, self.forward
         if not (engine.cuda_graphs and engine.packing and forward.fast is not None):
             return False
-        again = forward.fast.recompute != "nothing" and forward.fast.random
+        unsteady = self.config.lora.lora_dropout > 0 and forward.kernels is plain and forward.device.type == "cuda"
         trained = forward.images is not None and forward.images.trained
-        return forward.way == "split" and not again and not trained
+        return forward.way == "split" and not unsteady and not trained
 
     def _batches(self, rows: Sequence[PackRow]) -> list[Batch]:
         if self.config.engine.packing:
@@ -247,6 +266,8 @@ class Loop:
     def _evaluate(self, evaluate: Evaluate, folder: RunFolder, told: TaskFile, log: Record, screen: Screen) -> None:
         self._refuse_non_finite()
         start = time.monotonic()
+        if self.graphs is not None and torch.cuda.mem_get_info(self.forward.device)[0] < ROOM_TO_EVALUATE:
+            self.graphs.rest()
         value, figures = evaluate()
         progress = self.progress
         better = progress.best_value is None or value > progress.best_value
