@@ -76,6 +76,7 @@ class Lane:
             synchronize(self.device)
             times.append(time.perf_counter() - begin)
         self.warm_up_seconds = time.perf_counter() - start
+        self.system.rest()
         self.warm_up_samples = len(self.members(0))
 
     def block(self, seconds: float) -> None:
@@ -88,6 +89,7 @@ class Lane:
         synchronize(self.device)
         taken = time.perf_counter() - start
         peak = torch.cuda.max_memory_allocated() - others if self.device.type == "cuda" else 0
+        self.system.rest()
         members = self.members(first)
         # The prefix is computed once a step.
         distinct = sum(
@@ -105,9 +107,10 @@ class Lane:
         """Free what other systems left in torch's pool, and fill it by a step outside of the block; the bytes that the
         other systems hold."""
         torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        self.system.wake()
         self.step()
         synchronize(self.device)
-        torch.cuda.reset_peak_memory_stats()
         return torch.cuda.memory_allocated() - held_bytes(self.system)
 
 

@@ -68,6 +68,12 @@ class System(ABC):
     def step(self, number: int) -> torch.Tensor:
         """One optimizer update on the samples `settings.members(number)`; its mean loss, still on the device."""
 
+    def wake(self) -> None:
+        """Take what the steps of a block need besides model and optimizer."""
+
+    def rest(self) -> None:
+        """Give it back, for other systems' blocks."""
+
 
 def system_class(name: str) -> type[System]:
     return importlib.import_module(f"weitiao.bench.systems.{name}").SYSTEM

@@ -145,8 +145,10 @@ class PackGraphs:
         """Record all planned sizes now."""
         if not self._recorded:
             self._begin()
-        for size in self._sizes[len(self._recorded) : MOST]:
-            self._record(size)
+        there = {recorded.size for recorded in self._recorded}
+        for size in self._sizes[:MOST]:
+            if size not in there:
+                self._record(size)
 
     def _begin(self) -> None:
         """Build all kernels on a pack that counts for nothing, then record the largest size: the others find room in

@@ -35,6 +35,14 @@ class Weitiao(System):
     def step(self, number: int) -> torch.Tensor:
         return self.loop.step(number).loss
 
+    def wake(self) -> None:
+        if self.loop.graphs is not None:
+            self.loop.graphs.wake()
+
+    def rest(self) -> None:
+        if self.loop.graphs is not None:
+            self.loop.graphs.rest()
+
 
 def _config(settings: Settings) -> RunConfig:
     return RunConfig.model_validate(
