@@ -1,169 +1,187 @@
-"""Equality and speed of the ways to compute a pack, on one device.
+"""Equality and speed of the ways to compute the attention of a pack, forward and backward, for one layer.
 
-    python bench/attention_ways.py --device cuda --layers 28        the shape of Qwen2-1.5B, random weights
-    python bench/attention_ways.py --device cpu --layers 2 --hidden 256
+    python bench/attention_ways.py --device cuda                    12 query and 2 key heads of 128, as Qwen2-1.5B has
+    python bench/attention_ways.py --device cpu --tokens 1024
 
-Prints the gradient error ‖Δ‖/‖g‖ of every LoRA tensor (its worst) against Hugging Face's padded forward in float32,
-then samples per second and peak memory of training steps.
+Of packs of about so many tokens behind prefixes of several lengths; rows are NER-like, 53 tokens on average. Error: of
+output and gradients, ‖Δ‖/‖wanted‖ at most, against the whole matrix of scores in float32 (float64 on a CPU).
+
+    rows    every row a batch entry, masked          varlen   torch's kernel over K/V gathered for each row
+    flash   the flash kernel twice, rows and prefix  short    our own kernels for short rows
+    flex    FlexAttention over rows of 1,024 tokens, each with the prefix's K/V, in masks made outside of the clock
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
-import statistics
-import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from weitiao.config import LoraSection
-from weitiao.data.collate import packed_batch, padded_batch
-from weitiao.data.pack import PackRow, bins, pack, training_row
-from weitiao.engine.forward import Forward
-from weitiao.families.base import LINEAR_LAYERS
-from weitiao.model.adapter import adapter_parameters, add_lora
+from weitiao.engine.attention_plan import AttentionPlan
+from weitiao.engine.split_attention import GRAIN, Heads, SplitAttention, SplitLayout, split_layout
 
-PROFILES = {"ner": (104, 33, 21), "classification": (35, 61, 3)}
-"""Tokens: shared prefix, mean of the text, mean of the answer."""
+Qkv = Callable[[torch.Tensor], torch.Tensor]
+"""[T, (H + 2 Hk) D] → [T, H D]."""
+FLEX_ROW = 1024
 
 
 def main() -> None:
-    args = arguments()
-    print(f"torch {torch.__version__}, {device_name(args.device)}")
-    for profile in PROFILES:
-        equality(args, profile)
-        speed(args, profile)
-
-
-def equality(args: argparse.Namespace, profile: str) -> None:
-    """Worst tensor's error against the padded path in float32."""
-    prefix, rows = samples(profile, 16, seed=1)
-    model = make_model(args, torch.float32)
-    reference = gradients(model, "padded", prefix, rows)
-    ways = ["rows", "dense"]
-    for way in ways:
-        print(f"{profile:15} {way:8} float32  {worst(gradients(model, way, prefix, rows), reference):.1e}")
-    if args.device == "cuda":
-        del model
-        model = make_model(args, torch.bfloat16)
-        for way in ("padded", "rows", "varlen"):
-            print(f"{profile:15} {way:8} bfloat16 {worst(gradients(model, way, prefix, rows), reference):.1e}")
-
-
-def speed(args: argparse.Namespace, profile: str) -> None:
-    dtype = torch.bfloat16 if args.device == "cuda" else torch.float32
-    model = make_model(args, dtype)
-    optimizer = torch.optim.AdamW([p for _, p in adapter_parameters(model)], lr=1e-5, fused=True)
-    ways = ("padded", "rows", "varlen") if args.device == "cuda" else ("padded", "rows", "dense")
-    for samples_per_step in args.samples_per_step:
-        for way in ways:
-            rates, peak = [], 0.0
-            for repeat in range(args.repeats + 1):
-                prefix, rows = samples(profile, samples_per_step, seed=repeat)
-                reset_peak(args.device)
-                start = time.perf_counter()
-                try:
-                    gradients(model, way, prefix, rows, args.tokens_per_pack)
-                except torch.cuda.OutOfMemoryError:
-                    break
-                optimizer.step()
-                synchronize(args.device)
-                if repeat:  # the first one warms up
-                    rates.append(samples_per_step / (time.perf_counter() - start))
-                    peak = max(peak, peak_gib(args.device))
-            told = f"{statistics.median(rates):8.1f} samples/s {peak:6.1f} GiB" if rates else "out of memory"
-            print(f"{profile:15} {way:8} {samples_per_step:5} samples a step  {told}", flush=True)
-
-
-def samples(profile: str, count: int, seed: int) -> tuple[tuple[int, ...], list[PackRow]]:
-    shared, text, answer = PROFILES[profile]
-    draw = random.Random(seed)
-    prefix = tuple(draw.choices(range(1000), k=shared))
-    rows = []
-    for _ in range(count):
-        prompt = max(2, round(draw.gauss(text, text / 2)))
-        told = max(2, round(draw.gauss(answer, answer / 2)))
-        ids = prefix + tuple(draw.choices(range(1000), k=prompt + told))
-        rows.append(training_row(ids, shared + prompt, shared))
-    return prefix, rows
-
-
-def make_model(args: argparse.Namespace, dtype: torch.dtype):  # type: ignore[no-untyped-def]
-    heads = args.hidden // 128
-    config = Qwen2Config(
-        vocab_size=args.vocabulary,
-        hidden_size=args.hidden,
-        intermediate_size=args.hidden * 35 // 6,
-        num_hidden_layers=args.layers,
-        num_attention_heads=heads,
-        num_key_value_heads=max(1, heads // 6),
-        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
-        tie_word_embeddings=True,
-    )
-    torch.manual_seed(0)
-    with torch.device(args.device):
-        base = Qwen2ForCausalLM(config).to(dtype).requires_grad_(False)
-    model = add_lora(base, LoraSection(), LINEAR_LAYERS, seed=0)  # type: ignore[call-arg]
-    with torch.no_grad():
-        for name, parameter in adapter_parameters(model):
-            if "lora_B" in name:  # zero at first, when the gradients of A vanish
-                parameter.normal_(0, 0.02)
-    return model.train()
-
-
-def gradients(model, way: str, prefix, rows, tokens_per_pack: int = 16_384) -> dict[str, torch.Tensor]:  # type: ignore[no-untyped-def]
-    forward = Forward(model.get_base_model(), "rows" if way == "padded" else way)  # type: ignore[arg-type]
-    if way == "padded":
-        widest = len(prefix) + max(len(row.ids) for row in rows)
-        groups = bins([widest] * len(rows), tokens_per_pack)
-        batches = [padded_batch(prefix, [rows[i] for i in members]) for members in groups]
-    else:
-        batches = [packed_batch(packed) for packed, _ in pack(prefix, rows, tokens_per_pack)]
-    wanted = sum(len(row.labels) for row in rows)
-    model.zero_grad(set_to_none=True)
-    device = forward.device.type
-    for batch in batches:
-        with torch.autocast(
-            device, torch.bfloat16, enabled=device == "cuda" and forward.head.weight.dtype != torch.float32
-        ):
-            loss = forward.loss(batch) / wanted
-        loss.backward()
-    return {name: parameter.grad.float() for name, parameter in adapter_parameters(model)}
-
-
-def worst(found: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor]) -> float:
-    return max(float((found[name] - g).norm() / g.norm()) for name, g in wanted.items())
-
-
-def device_name(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
-
-
-def synchronize(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def reset_peak(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-
-
-def peak_gib(device: str) -> float:
-    return torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
-
-
-def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--layers", type=int, default=28)
-    parser.add_argument("--hidden", type=int, default=1536)
-    parser.add_argument("--vocabulary", type=int, default=151_936)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--samples-per-step", type=int, nargs="+", default=[16, 256])
-    parser.add_argument("--tokens-per-pack", type=int, default=16_384)
-    return parser.parse_args()
+    parser.add_argument("--tokens", type=int, nargs="+", default=[1024, 4096, 16_384])
+    parser.add_argument("--prefix", type=int, nargs="+", default=[0, 35, 104, 400])
+    parser.add_argument("--heads", type=int, nargs=2, default=[12, 2])
+    parser.add_argument("--size", type=int, default=128)
+    told = parser.parse_args()
+    heads = Heads(*told.heads, told.size, told.size**-0.5, interleaved=False)
+    name = torch.cuda.get_device_name() if told.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
+    print(f"torch {torch.__version__}, {name}, heads {heads.query}/{heads.key} × {heads.size}")
+    for tokens in told.tokens:
+        for prefix in told.prefix:
+            measured(torch.device(told.device), tokens, prefix, heads)
+
+
+def measured(device: torch.device, tokens: int, prefix: int, heads: Heads) -> None:
+    lengths = rows_of(tokens - prefix)
+    total = prefix + sum(lengths)
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    torch.manual_seed(0)
+    qkv = torch.randn(total, (heads.query + 2 * heads.key) * heads.size, device=device, dtype=dtype)
+    g = torch.randn(total, heads.query * heads.size, device=device, dtype=dtype)
+    wide = torch.float32 if device.type == "cuda" else torch.float64
+    wanted = outcome(
+        planned(AttentionPlan(prefix, lengths, (None,) * len(lengths), device, "dense"), heads),
+        qkv.to(wide),
+        g.to(wide),
+    )
+    for name, way in ways(device, prefix, lengths, heads).items():
+        found = outcome(way, qkv, g)
+        error = max(float((a.to(wide) - b).norm() / b.norm()) for a, b in zip(found, wanted, strict=True))
+        print(
+            f"{total:6} tokens, prefix {prefix:3}  {name:7} {seconds(way, qkv, g) * 1e3:8.3f} ms  error {error:.1e}",
+            flush=True,
+        )
+
+
+def ways(device: torch.device, prefix: int, lengths: Sequence[int], heads: Heads) -> dict[str, Qkv]:
+    def plan(way: Any) -> Qkv:
+        return planned(AttentionPlan(prefix, tuple(lengths), (None,) * len(lengths), device, way), heads)
+
+    if device.type != "cuda":
+        return {"rows": plan("rows")}
+    from weitiao.engine import kernels
+
+    total = prefix + sum(lengths)
+    cos, sin = torch.ones(total, heads.size, device=device), torch.zeros(total, heads.size, device=device)
+    layout = split_layout(prefix, lengths).to(device)
+    long = SplitLayout(prefix, layout.starts, layout.longest, layout.blocks[:0])
+
+    def split(used: SplitLayout) -> Qkv:
+        # Turned by no angle, in place: what comes in is what is computed with.
+        return lambda qkv: SplitAttention.apply(qkv.clone(), cos, sin, heads, used, 0, kernels)
+
+    found = {"rows": plan("rows"), "varlen": plan("varlen"), "flash": split(long), "short": split(layout)}
+    return found | {"flex": flex(device, prefix, lengths, heads)}
+
+
+def planned(plan: AttentionPlan, heads: Heads) -> Qkv:
+    def way(qkv: torch.Tensor) -> torch.Tensor:
+        q, k, v = (x.transpose(0, 1)[None] for x in heads.parts(qkv))
+        return plan.attend(q, k, v, heads.scaling)[0].flatten(1)
+
+    return way
+
+
+def flex(device: torch.device, prefix: int, lengths: Sequence[int], heads: Heads) -> Qkv:
+    """Samples side by side in rows of `FLEX_ROW` tokens; none is cut."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    lines: list[list[int]] = [[]]
+    for at, length in enumerate(lengths):
+        if sum(lengths[i] for i in lines[-1]) + length > FLEX_ROW:
+            lines.append([])
+        lines[-1].append(at)
+    starts = [prefix + sum(lengths[:at]) for at in range(len(lengths))]
+    index = torch.full((len(lines), FLEX_ROW), 0)
+    sample = torch.full((len(lines), FLEX_ROW), -1)
+    for line, members in enumerate(lines):
+        place = 0
+        for at in members:
+            index[line, place : place + lengths[at]] = torch.arange(starts[at], starts[at] + lengths[at])
+            sample[line, place : place + lengths[at]] = at
+            place += lengths[at]
+    index, sample = index.to(device), sample.to(device)
+    valid = sample.flatten() >= 0
+    order = index.flatten()[valid]
+
+    def seen(b: Any, h: Any, q: Any, k: Any) -> Any:
+        own = k - prefix
+        same = sample[b, q] == sample[b, own.clamp(min=0)]
+        return (k < prefix) | ((own >= 0) & (own <= q) & same)
+
+    mask = create_block_mask(seen, len(lines), None, FLEX_ROW, prefix + FLEX_ROW, device=device)
+    compiled = torch.compile(flex_attention, dynamic=False)
+
+    def way(qkv: torch.Tensor) -> torch.Tensor:
+        q, k, v = heads.parts(qkv)
+        lined = [x[index.flatten()].unflatten(0, index.shape).transpose(1, 2) for x in (q, k, v)]
+        shared = [x[:prefix].transpose(0, 1).expand(len(lines), -1, -1, -1) for x in (k, v)]
+        keys, values = (torch.cat([head, own], dim=2) for head, own in zip(shared, lined[1:], strict=True))
+        out = compiled(lined[0], keys, values, block_mask=mask, scale=heads.scaling, enable_gqa=True)
+        whole = qkv.new_zeros(len(qkv), heads.query * heads.size)
+        whole = whole.index_copy(0, order, out.transpose(1, 2).flatten(0, 1)[valid].flatten(1))
+        if prefix:
+            head = torch.nn.functional.scaled_dot_product_attention(
+                *(x[:prefix].transpose(0, 1)[None] for x in (q, k, v)),
+                is_causal=True,
+                scale=heads.scaling,
+                enable_gqa=True,
+            )
+            whole = torch.cat([head[0].transpose(0, 1).flatten(1), whole[prefix:]])
+        return whole
+
+    return way
+
+
+def rows_of(tokens: int) -> tuple[int, ...]:
+    """Lengths with a mean of 53, together a multiple of the split's grain."""
+    draw, lengths = random.Random(0), []
+    left = tokens // GRAIN * GRAIN
+    while left > 0:
+        lengths.append(min(left, max(4, round(draw.lognormvariate(math.log(48), 0.45)))))
+        left -= lengths[-1]
+    return tuple(lengths)
+
+
+def outcome(way: Qkv, qkv: torch.Tensor, g: torch.Tensor) -> list[torch.Tensor]:
+    """Output, and the gradients of q with k and v."""
+    leaf = qkv.clone().requires_grad_()
+    out = way(leaf)
+    out.backward(g)
+    assert leaf.grad is not None
+    return [out.detach(), leaf.grad]
+
+
+def seconds(way: Qkv, qkv: torch.Tensor, g: torch.Tensor, repeats: int = 20) -> float:
+    """Of one forward and backward pass, the median."""
+    import statistics
+    import time
+
+    leaf = qkv.clone().requires_grad_()
+    times = []
+    for _ in range(repeats if qkv.is_cuda else 5):
+        if qkv.is_cuda:
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        way(leaf).backward(g)
+        if qkv.is_cuda:
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 if __name__ == "__main__":

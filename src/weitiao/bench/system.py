@@ -68,10 +68,10 @@ class System(ABC):
     def step(self, number: int) -> torch.Tensor:
         """One optimizer update on the samples `settings.members(number)`; its mean loss, still on the device."""
 
-    def wake(self) -> None:
+    def wake(self) -> None:  # noqa: B027  (most need nothing)
         """Take what the steps of a block need besides model and optimizer."""
 
-    def rest(self) -> None:
+    def rest(self) -> None:  # noqa: B027
         """Give it back, for other systems' blocks."""
 
 

@@ -162,7 +162,7 @@ def _gradient_of_keys(  # type: ignore[no-untyped-def]
         v = _tile(ks + key * SIZE, keys, keys < end, stride, SIZE)
         dk, dv = tl.zeros((BLOCK, SIZE), tl.float32), tl.zeros((BLOCK, SIZE), tl.float32)
         group = query // key
-        for one in range(0, group):
+        for one in range(group):
             which = head * group + one
             for low in range(first, end, BLOCK):
                 rows = low + at
@@ -208,7 +208,7 @@ def _gradient_of_prefix(  # type: ignore[no-untyped-def]
     v = _tile(ks + key * SIZE, keys, keys < prefix, stride, SIZE)
     dk, dv = tl.zeros((BLOCK, SIZE), tl.float32), tl.zeros((BLOCK, SIZE), tl.float32)
     group = query // key
-    for one in range(0, group):
+    for one in range(group):
         which = head * group + one
         for low in range(prefix + chunk * CHUNK, tl.minimum(prefix + (chunk + 1) * CHUNK, total), BLOCK):
             rows = low + at
