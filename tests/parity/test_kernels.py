@@ -76,11 +76,22 @@ def test_swiglu(draw, rows: int, inner: int) -> None:
 @pytest.mark.parametrize("up", [0, 4])
 def test_gradient_of_the_mlp(draw, rows: int, inner: int, up: int) -> None:
     both, g = draw(rows, 2 * inner), gapped(draw(rows, inner + 32))
-    told = (g, both, draw(32, inner), gapped(draw(rows, 32)), 4, up)
+    told = (g, both, draw(32, inner), gapped(draw(rows, 32)), 4, up, (0.0, torch.tensor(5, device=DEVICE), 0))
     ours, theirs = (module.mlp_backward(*told) for module in (kernels, plain))
     assert ours[2].shape == (2, inner, 4)
     for found, wanted in zip(ours, theirs, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-3)
+
+
+def test_gradient_of_the_mlp_with_dropout(draw) -> None:
+    """The kernel's own mask is that of `dropped`."""
+    both, g, a, inner = draw(40, 2 * 130), draw(40, 130 + 32), draw(32, 130), draw(40, 32)
+    noise = (0.3, torch.tensor(5, device=DEVICE), 2)
+    found = kernels.mlp_backward(g, both, a, inner, 4, 4, noise)
+    share, seen = (kernels.dropped(x, *noise) for x in (g[:, 130:] @ a, plain.swiglu(both, 0)))
+    wanted = plain.swiglu_backward(g[:, :130] + share, both)
+    torch.testing.assert_close(found[0], wanted, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(found[1], g[:, 130:].T @ seen, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("interleaved", [False, True])

@@ -17,7 +17,7 @@ from weitiao.data.pack import Pack, PackRow
 from weitiao.engine import plain
 from weitiao.engine.fast_layer import FastDecoder, unfit
 from weitiao.engine.forward import Forward
-from weitiao.engine.lora_gemm import LoraGroup, adapters_copied
+from weitiao.engine.lora_gemm import FoldedMlp, LoraGroup, adapters_copied, foldable
 
 BATCH = packed_batch(Pack(tuple(range(5)), (PackRow(tuple(range(20, 60)), (30, 31, 39), (1, 2, 3)),)))
 
@@ -136,6 +136,28 @@ def test_why_a_decoder_is_left_to_transformers(qwen2_folder: Path) -> None:
     body.config.hidden_act = "gelu"
     assert "gelu" in str(unfit(body))
     assert "Linear is not known" in str(unfit(torch.nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["kept", "again"])
+@pytest.mark.parametrize("rate", [0.0, 0.4])
+@pytest.mark.parametrize("sizes", [(3, 3), (6,)], ids=["apart", "fused"])
+def test_an_mlp_by_finite_differences(rate: float, again: bool, sizes: tuple[int, ...]) -> None:
+    gate_up, down = group(rate, 0.7, sizes), group(rate, 1.3, (5,), width=3)
+    down.place = 1
+    assert foldable(gate_up, down)
+    refresh = adapters_copied([gate_up, down], plain)
+    parts = [*gate_up.parts, *down.parts]
+
+    def computed(x: torch.Tensor, *parts: torch.Tensor) -> torch.Tensor:
+        refresh()
+        return FoldedMlp.apply(nn.functional.pad(x, (0, gate_up.pad)), gate_up, down, again, plain, *parts)
+
+    x = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(computed, [x, *parts])
+    refresh()
+    gate, up = gate_up(nn.functional.pad(x, (0, gate_up.pad))).chunk(2, -1)
+    alone = down(nn.functional.pad(nn.functional.silu(gate) * up, (0, down.pad)))
+    torch.testing.assert_close(computed(x, *parts), alone)
 
 
 def test_dropout_keeps_the_mean() -> None:

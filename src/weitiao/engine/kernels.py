@@ -16,6 +16,7 @@ import triton.language as tl
 
 from weitiao.engine import row_attention as row_attention
 
+Noise = tuple[float, torch.Tensor, int]
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 WIDTH = 1024
@@ -140,6 +141,11 @@ def _mlp_backward(  # type: ignore[no-untyped-def]
     stride_inner,
     rank,
     up_from,
+    seed,
+    place_of_mask,
+    limit,
+    scale,
+    DROP: tl.constexpr,
     CHUNK: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -158,7 +164,11 @@ def _mlp_backward(  # type: ignore[no-untyped-def]
         here = (row < rows)[:, None]
         late = tl.load(g + row[:, None] * stride + width + of_p[None, :], here, 0.0)
         value = tl.load(g + row[:, None] * stride + column[None, :], here & inside, 0.0).to(tl.float32)
-        value += tl.dot(late, factor, input_precision="ieee")
+        more = tl.dot(late, factor, input_precision="ieee")
+        if DROP:
+            kept = _kept(row[:, None] * width + column[None, :], seed, place_of_mask, limit)
+            more = tl.where(kept, more * scale, 0.0)
+        value += more
         place = row[:, None] * 2 * width + column[None, :]
         gate = tl.load(both + place, here & inside, 0.0).to(tl.float32)
         up = tl.load(both + place + width, here & inside, 0.0).to(tl.float32)
@@ -170,7 +180,10 @@ def _mlp_backward(  # type: ignore[no-untyped-def]
         low_rank = tl.trans(tl.load(inner + row[:, None] * stride_inner + of_q[None, :], here, 0.0))
         total_gate += tl.dot(low_rank, of_gate, input_precision="ieee")
         total_up += tl.dot(low_rank, of_up, input_precision="ieee")
-        total_a += tl.dot(tl.trans(late), (gate * share * up).to(late.dtype), input_precision="ieee")
+        seen = gate * share * up
+        if DROP:
+            seen = tl.where(kept, seen * scale, 0.0)
+        total_a += tl.dot(tl.trans(late), seen.to(late.dtype), input_precision="ieee")
     tl.store(sum_a + (chunk * P + of_p[:, None]) * width + column[None, :], total_a, inside)
     there = sum_b + (chunk * 2 * rank + of_q[:, None]) * width + column[None, :]
     tl.store(there, total_gate, inside & (of_q < rank)[:, None])
@@ -179,8 +192,9 @@ def _mlp_backward(  # type: ignore[no-untyped-def]
 
 
 def mlp_backward(
-    g: torch.Tensor, both: torch.Tensor, a: torch.Tensor, inner: torch.Tensor, rank: int, up: int
+    g: torch.Tensor, both: torch.Tensor, a: torch.Tensor, inner: torch.Tensor, rank: int, up: int, noise: Noise
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    rate, seed, place = noise
     rows, width, pad = len(g), a.shape[1], len(a)
     out = torch.empty_like(both)
     chunks = triton.cdiv(rows, MLP_CHUNK)
@@ -188,6 +202,7 @@ def mlp_backward(
     sum_b = both.new_empty(chunks, 2, rank, width, dtype=torch.float32)
     _mlp_backward[(triton.cdiv(width, MLP_COLUMNS), chunks)](
         *(g, both, a, inner, out, sum_a, sum_b, rows, width, g.stride(0), inner.stride(0), rank, up),
+        *(seed, place, _limit(rate), 1 / (1 - rate), rate > 0),
         *(MLP_CHUNK, MLP_ROWS, MLP_COLUMNS, pad, inner.shape[1]),
         num_warps=4,
         num_stages=2,
@@ -297,15 +312,19 @@ def _dropped(  # type: ignore[no-untyped-def]
 ):
     row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     inside = column < width
-    key = _mixed((tl.load(seed) * 8191 + place).to(tl.uint32))
-    number = _mixed((row * width + column).to(tl.uint32) ^ key) ^ key
-    kept = _mixed(number) >= limit.to(tl.uint32)
+    kept = _kept(row * width + column, seed, place, limit)
     value = tl.load(x + row * stride + column, inside, 0.0).to(tl.float32)
     value = tl.where(kept, value * scale, 0.0)
     there = out + row * stride_out + column
     if ADD:
         value += tl.load(there, inside, 0.0).to(tl.float32)
     tl.store(there, value.to(out.dtype.element_ty), inside)
+
+
+@triton.jit
+def _kept(number, seed, place, limit):  # type: ignore[no-untyped-def]
+    key = _mixed((tl.load(seed) * 8191 + place).to(tl.uint32))
+    return _mixed(_mixed(number.to(tl.uint32) ^ key) ^ key) >= limit.to(tl.uint32)
 
 
 @triton.jit
@@ -329,7 +348,7 @@ def add_dropped_(out: torch.Tensor, more: torch.Tensor, rate: float, seed: torch
 def _drop(x: torch.Tensor, out: torch.Tensor, rate: float, seed: torch.Tensor, place: int, add: bool) -> None:
     rows, width = x.shape
     _dropped[(rows, triton.cdiv(width, WIDTH))](
-        *(x, out, seed, place, round(rate * (2**32 - 1)), 1 / (1 - rate), width, x.stride(0), out.stride(0)),
+        *(x, out, seed, place, _limit(rate), 1 / (1 - rate), width, x.stride(0), out.stride(0)),
         *(add, WIDTH),
     )
 
@@ -477,6 +496,11 @@ def cross_entropy_(logits: torch.Tensor, labels: torch.Tensor, ignored: int) -> 
     losses = logits.new_empty(len(labels), dtype=torch.float32)
     _cross_entropy[(len(labels),)](logits, labels, losses, logits.shape[1], ignored, VOCABULARY, num_warps=8)
     return losses
+
+
+def _limit(rate: float) -> int:
+    """Never a number that Triton would compile in."""
+    return max(16, round(rate * (2**32 - 1)))
 
 
 def _rows(x: torch.Tensor) -> torch.Tensor:

@@ -94,6 +94,20 @@ class LoraGroup:
         dropout = self.layers[0].lora_dropout["default"]
         return float(getattr(dropout, "p", 0.0)) if dropout.training else 0.0
 
+    def seen(self, x: torch.Tensor, rate: float | None = None) -> torch.Tensor:
+        """What the adapters see of x [T, in + pad]: [T, in], with the share `rate` dropped (by default, as now)."""
+        rate = self.rate if rate is None else rate
+        values = x[:, : self.width]
+        return self.kernels.dropped(values, rate, self.seed, self.place) if rate else values
+
+    def add_share_(self, g: torch.Tensor, rate: float) -> None:
+        """Add to the gradient of x, in g [T, in + pad], the adapters' share, of which the last columns are x Aᵀ's."""
+        values, inner = g[:, : self.width], g[:, self.width :]
+        if rate:
+            self.kernels.add_dropped_(values, inner @ self.a, rate, self.seed, self.place)
+        else:
+            values.addmm_(inner, self.a)
+
     @property
     def parts(self) -> list[torch.Tensor]:
         """A [r, in] of each adapter, then B [out, r] of each: what is trained."""
@@ -144,11 +158,8 @@ class _Folded(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, group: LoraGroup, rate: float, *parts: torch.Tensor) -> torch.Tensor:
         """parts: A and B of each adapter, which get the gradients."""
-        seen = x[:, : group.width]
-        if rate:
-            seen = group.kernels.dropped(seen, rate, group.seed, group.place)
         # By `data`: whoever keeps x for its gradient has no part in these columns.
-        torch.mm(seen, group.a.T, out=x.data[:, group.width :])
+        torch.mm(group.seen(x, rate), group.a.T, out=x.data[:, group.width :])
         ctx.save_for_backward(x)
         ctx.group, ctx.rate, ctx.dtype = group, rate, parts[0].dtype
         return F.linear(x, group.buffer, group.bias)
@@ -157,30 +168,24 @@ class _Folded(torch.autograd.Function):
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         group: LoraGroup = ctx.group
-        width, noise = group.width, (ctx.rate, group.seed, group.place)
+        width = group.width
         wanted = ctx.needs_input_grad[0]
         whole = g @ group.buffer if wanted else g @ group.buffer[:, width:]
         g_inner = whole[:, -group.pad :]
-        seen = x[:, :width]
-        if ctx.rate:
-            seen = group.kernels.dropped(seen, *noise)
         count = len(group.layers)
         used = group.rank * count
-        g_a = _product(g_inner[:, :used].T, seen, ctx.dtype)
+        g_a = _product(g_inner[:, :used].T, group.seen(x, ctx.rate), ctx.dtype)
         if group.scaling != 1:
             g_a *= group.scaling
         inner = x[:, width:]
         g_b = [_product(g[:, rows].T, inner[:, group.columns(at)], ctx.dtype) for at, rows in enumerate(group.rows)]
         if wanted:
-            if ctx.rate:
-                group.kernels.add_dropped_(whole[:, :width], g_inner @ group.a, *noise)
-            else:
-                whole[:, :width].addmm_(g_inner, group.a)
+            group.add_share_(whole, ctx.rate)
         return whole if wanted else None, None, None, *g_a.chunk(count), *g_b
 
 
 class FoldedMlp(torch.autograd.Function):
-    """down(silu(gate) · up) of [T, H + pad], all three with adapters that drop nothing, as `_Folded` computes them.
+    """down(silu(gate) · up) of [T, H + pad], all three with adapters, as `_Folded` computes them.
 
     What the adapters' gradients need of the widest tensors is summed where these are read for the MLP's own. The input
     of `down` is not kept, and gate and up neither where they are computed `again`.
@@ -197,13 +202,14 @@ class FoldedMlp(torch.autograd.Function):
         *parts: torch.Tensor,
     ) -> torch.Tensor:
         """parts: of gate and up, then of down."""
-        torch.mm(x[:, : gate_up.width], gate_up.a.T, out=x.data[:, gate_up.width :])
+        torch.mm(gate_up.seen(x), gate_up.a.T, out=x.data[:, gate_up.width :])
         both = F.linear(x, gate_up.buffer, gate_up.bias)
         gated = kernels.swiglu(both, down.pad)
         inner = gated[:, down.width :]
-        torch.mm(gated[:, : down.width], down.a.T, out=inner)
+        torch.mm(down.seen(gated), down.a.T, out=inner)
         ctx.save_for_backward(x, None if again else both, inner.clone())
         ctx.groups, ctx.kernels, ctx.dtype = (gate_up, down), kernels, parts[0].dtype
+        ctx.rates = gate_up.rate, down.rate
         return F.linear(gated, down.buffer, down.bias)
 
     @staticmethod
@@ -215,16 +221,17 @@ class FoldedMlp(torch.autograd.Function):
         g_b_down = _product(g.T, inner[:, : down.rank], ctx.dtype)
         up = gate_up.rank * (len(gate_up.layers) - 1)
         g_both, g_a_down, g_b = ctx.kernels.mlp_backward(
-            g @ down.buffer, both, down.a, x[:, gate_up.width :], gate_up.rank, up
+            *(g @ down.buffer, both, down.a, x[:, gate_up.width :], gate_up.rank, up),
+            (ctx.rates[1], down.seed, down.place),
         )
         whole = g_both @ gate_up.buffer
         used = gate_up.rank * len(gate_up.layers)
-        g_a = _product(whole[:, gate_up.width :][:, :used].T, x[:, : gate_up.width], ctx.dtype)
+        g_a = _product(whole[:, gate_up.width :][:, :used].T, gate_up.seen(x, ctx.rates[0]), ctx.dtype)
         g_a_down = g_a_down[: down.rank].to(ctx.dtype)
         for value, group in ((g_a, gate_up), (g_a_down, down)):
             if group.scaling != 1:
                 value *= group.scaling
-        whole[:, : gate_up.width].addmm_(whole[:, gate_up.width :], gate_up.a)
+        gate_up.add_share_(whole, ctx.rates[0])
         g_b = g_b.to(ctx.dtype)
         pieces = [g_b.flatten(0, 1)] if up == 0 else list(g_b)
         return whole, *[None] * 4, *g_a.chunk(len(gate_up.layers)), *pieces, g_a_down, g_b_down
@@ -233,14 +240,7 @@ class FoldedMlp(torch.autograd.Function):
 def foldable(gate_up: LoraGroup, down: LoraGroup) -> bool:
     """Whether `FoldedMlp` takes them as they are now. Its sums stay in registers for small ranks only."""
     every = len(gate_up.layers) == len(gate_up.bases) and down.layers
-    return bool(
-        every
-        and gate_up.adapted
-        and down.adapted
-        and max(gate_up.pad, down.pad) <= ROUNDED
-        and not gate_up.rate
-        and not down.rate
-    )
+    return bool(every and gate_up.adapted and down.adapted and max(gate_up.pad, down.pad) <= ROUNDED)
 
 
 def _product(first: torch.Tensor, second: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

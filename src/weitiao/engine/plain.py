@@ -11,6 +11,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.nn import functional as F
 
+Noise = tuple[float, torch.Tensor, int]
+"""Rate, seed and place of `dropped`; rate 0: nothing is."""
+
 row_attention = None
 """There is none: see `attention_plan`."""
 
@@ -60,21 +63,25 @@ def swiglu_backward(g: torch.Tensor, both: torch.Tensor) -> torch.Tensor:
 
 
 def mlp_backward(
-    g: torch.Tensor, both: torch.Tensor, a: torch.Tensor, inner: torch.Tensor, rank: int, up: int
+    g: torch.Tensor, both: torch.Tensor, a: torch.Tensor, inner: torch.Tensor, rank: int, up: int, noise: Noise
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """`swiglu_backward`, with what the adapters on both sides of it have of the same tensors.
 
     g [rows, I + P]: the gradient of silu(gate) · up but for the share of the adapter behind it, whose own is in the
-    last columns; a [P, I]: that adapter's A; inner [rows, Q]: of the adapter before it, in its first `rank` columns
-    for gate and from column `up` on for up. Gives the gradient [rows, 2 I] of `both`, and in float32 that of a [P, I]
-    and of the B of gate and up [2, I, rank].
+    last columns; a [P, I]: that adapter's A; noise: of its input; inner [rows, Q]: of the adapter before it, in its
+    first `rank` columns for gate and from column `up` on for up. Gives the gradient [rows, 2 I] of `both`, and in
+    float32 (or wider) that of a [P, I] and of the B of gate and up [2, I, rank].
     """
     width = a.shape[1]
     late = g[:, width:]
-    g_both = swiglu_backward(torch.addmm(g[:, :width], late, a), both)
-    g_a = (late.T @ swiglu(both, 0)).float()
+    share, seen = late @ a, swiglu(both, 0)
+    if noise[0]:
+        share, seen = dropped(share, *noise), dropped(seen, *noise)
+    g_both = swiglu_backward(g[:, :width] + share, both)
+    wide = torch.promote_types(g.dtype, torch.float32)
+    g_a = (late.T @ seen).to(wide)
     g_b = [g_both[:, at * width :][:, :width].T @ inner[:, first : first + rank] for at, first in ((0, 0), (1, up))]
-    return g_both, g_a, torch.stack(g_b).float()
+    return g_both, g_a, torch.stack(g_b).to(wide)
 
 
 def rotate_(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: bool, sign: int) -> None:
