@@ -21,6 +21,9 @@ Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 WIDTH = 1024
 """Elements that a program of the SwiGLU kernels computes at a time."""
+# Numbers that change from pack to pack or from layer to layer are `do_not_specialize`: Triton would build a kernel anew
+# for 1, for multiples of 16 and for the rest.
+
 COPIED = 128
 """Rows that a program copies."""
 MLP_CHUNK, MLP_ROWS, MLP_COLUMNS = 1024, 64, 64
@@ -126,7 +129,7 @@ def swiglu_backward(g: torch.Tensor, both: torch.Tensor) -> torch.Tensor:
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "place_of_mask", "limit"])
 def _mlp_backward(  # type: ignore[no-untyped-def]
     g,
     both,
@@ -249,7 +252,7 @@ def rotate_(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: 
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["prefix", "total"])
 def _merge(
     first,
     first_lse,
@@ -306,7 +309,7 @@ def merge(
     return out, *merged
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["place", "limit"])
 def _dropped(  # type: ignore[no-untyped-def]
     x, out, seed, place, limit, scale, width, stride, stride_out, ADD: tl.constexpr, WIDTH: tl.constexpr
 ):
@@ -353,7 +356,7 @@ def _drop(x: torch.Tensor, out: torch.Tensor, rate: float, seed: torch.Tensor, p
     )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["prefix"])
 def _heads_gradient(  # type: ignore[no-untyped-def]
     dq,
     dk,

@@ -29,7 +29,7 @@ def _scores(q, k, seen, scale):  # type: ignore[no-untyped-def]
     return tl.where(seen, tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2E), -1e30)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["prefix", "total"])
 def _forward(  # type: ignore[no-untyped-def]
     qkv,
     blocks,
@@ -81,7 +81,7 @@ def _forward(  # type: ignore[no-untyped-def]
         tl.store(lse + head * total + rows, top + tl.log2(weight), here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["prefix", "total"])
 def _gradient_of_queries(  # type: ignore[no-untyped-def]
     qkv,
     blocks,
@@ -134,7 +134,7 @@ def _gradient_of_queries(  # type: ignore[no-untyped-def]
         tl.store(place, (dq * scale).to(dqkv.dtype.element_ty), here[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total"])
 def _gradient_of_keys(  # type: ignore[no-untyped-def]
     qkv,
     blocks,
@@ -181,7 +181,7 @@ def _gradient_of_keys(  # type: ignore[no-untyped-def]
         tl.store(place + key * SIZE, dv.to(dqkv.dtype.element_ty), (keys < end)[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["prefix", "total"])
 def _gradient_of_prefix(  # type: ignore[no-untyped-def]
     qkv,
     lse,
