@@ -27,6 +27,7 @@ from weitiao.engine.split_attention import BLOCK, GRAIN, split_layout
 def _on_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(split_attention, "flash_forward", written_out.forward)
     monkeypatch.setattr(split_attention, "flash_backward", written_out.backward)
+    monkeypatch.setattr(split_attention, "HALF", (torch.float32,))
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
 
     def record(function, pool=None):

@@ -182,10 +182,13 @@ def test_cross_entropy(draw, size: int) -> None:
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "glm4", "glm4_0414", "qwen2_vl"])
-def test_a_model(family: str, request: pytest.FixtureRequest) -> None:
-    """Loss and gradients of a pack, with the kernels and without."""
-    rows = tuple(PackRow(tuple(range(5 + at, 17 + at)), (9, 10, 11), (1, 2, 3)) for at in range(3))
+def test_a_model(family: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss and gradients of a pack, with the kernels, their attention among them, and without."""
+    rows = tuple(PackRow(tuple(range(5 + at, 21 + at)), (9, 10, 15), (1, 2, 3)) for at in range(4))
     found = []
+    called = []
+    right = kernels.row_attention.forward
+    monkeypatch.setattr(kernels.row_attention, "forward", lambda *args: called.append(1) or right(*args))
     for module in (kernels, plain):
         model = lora_model(request.getfixturevalue(f"{family}_folder")).to(DEVICE)
         loss = with_kernels(model, module).loss(packed_batch(Pack(tuple(range(6)), rows)))
@@ -194,10 +197,11 @@ def test_a_model(family: str, request: pytest.FixtureRequest) -> None:
     assert found[0][0] == pytest.approx(found[1][0], rel=TOLERANCE)
     error, name = worst_error(found[0][1], found[1][1])
     assert error <= TOLERANCE, f"{name}: {error:.2e}"
+    assert len(called) == 2  # layers
 
 
 def with_kernels(model, module: ModuleType) -> Forward:
-    forward = Forward(model.get_base_model())
+    forward = Forward(model.get_base_model(), "split")
     forward.kernels, forward.fast = module, FastDecoder(forward.body, module)
     return forward
 

@@ -69,6 +69,7 @@ def backward(g, q, k, v, out, lse, layout, scaling):
 def _flash(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(split_attention, "flash_forward", forward)
     monkeypatch.setattr(split_attention, "flash_backward", backward)
+    monkeypatch.setattr(split_attention, "HALF", (torch.float32,))
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "glm4", "llama"])

@@ -4,7 +4,8 @@ Each token of a row sees the shared prefix and its own row up to itself; in a tr
 
     rows     every row a batch entry: prefix K/V expanded, own K/V gathered, one bottom-right causal mask. Any device.
     varlen   torch's variable-length kernel over gathered [prefix | row] K/V. CUDA, 16-bit.
-    split    rows and prefix apart (`split_attention`), by layers of our own only; elsewhere as `varlen`. CUDA, 16-bit.
+    split    kernels of our own, or rows and prefix apart (`split_attention`), by layers of our own only; elsewhere as
+             `varlen`, or in float32 as `rows`. CUDA.
     dense    one T × T mask: the oracle, quadratic in the pack.
 
 The plan travels as the keyword `attention_plan` through the model's forward to `_attention`; the name is unknown to
@@ -24,7 +25,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 
 from weitiao.data.collate import Batch
-from weitiao.engine.split_attention import GRAIN, SplitLayout, split_layout
+from weitiao.engine.split_attention import GRAIN, HALF, SplitLayout, split_layout
 from weitiao.errors import ConfigError
 
 NAME = "weitiao"
@@ -33,10 +34,11 @@ Way = Literal["rows", "varlen", "split", "dense"]
 
 def choose_way(wanted: str, device: torch.device, dtype: torch.dtype) -> Way:
     """The way for `engine.attention`; ConfigError when it cannot run here."""
-    able = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
+    able = device.type == "cuda" and (wanted != "varlen" or dtype in HALF)
     if wanted in ("varlen", "split") and not able:
+        needed = "CUDA and bfloat16" if wanted == "varlen" else "CUDA"
         raise ConfigError(
-            f'key `engine.attention` = "{wanted}" needs CUDA and bfloat16, not {device.type} and {dtype}; use "auto"'
+            f'key `engine.attention` = "{wanted}" needs {needed}, not {device.type} and {dtype}; use "auto"'
         )
     if wanted == "auto":
         return "split" if able else "rows"
@@ -81,7 +83,8 @@ class AttentionPlan:
             if query.device not in self._elsewhere:
                 self._elsewhere[query.device] = replace(self, device=query.device, _bias={}, _elsewhere={})
             return self._elsewhere[query.device].attend(query, key, value, scaling)
-        compute = {"rows": self._rows, "dense": self._dense}.get(self.way, self._varlen)
+        flash = self._varlen if query.dtype in HALF else self._rows
+        compute = {"rows": self._rows, "dense": self._dense}.get(self.way, flash)
         return compute(query, key, value, scaling)
 
     # -- rows

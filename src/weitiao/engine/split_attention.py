@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+HALF = (torch.bfloat16, torch.float16)
 POWERS = (16, 32, 64, 128, 256)
 """Sizes of a head that our own kernels take."""
 CHUNK = 256
@@ -44,6 +45,14 @@ class SplitLayout:
     blocks: torch.Tensor
     """int32 [n, 3], of each block of a sequence its first token, and where the sequence begins and ends; unused ones
     are zeros. n is 0 where a sequence is long."""
+
+    def short(self, heads: Heads, kernels: ModuleType) -> bool:
+        """Whether our own kernels take it."""
+        return bool(len(self.blocks)) and kernels.row_attention is not None and heads.size in POWERS
+
+    def takes(self, dtype: torch.dtype, heads: Heads, kernels: ModuleType) -> bool:
+        """Whether it can be computed here: the flash kernel knows 16 bits only."""
+        return dtype in HALF or self.short(heads, kernels)
 
     def to(self, device: torch.device) -> SplitLayout:
         starts, blocks = (x.to(device, non_blocking=True) for x in (self.starts, self.blocks))
@@ -99,7 +108,7 @@ class SplitAttention(torch.autograd.Function):
             qkv.unflatten(1, (-1, heads.size))[:, : heads.query + heads.key], cos, sin, heads.interleaved, 1
         )
         ctx.heads, ctx.layout, ctx.kernels = heads, layout, kernels
-        ctx.short = bool(len(layout.blocks)) and kernels.row_attention is not None and heads.size in POWERS
+        ctx.short = layout.short(heads, kernels)
         if ctx.short:
             counts = (heads.query, heads.key, heads.size)
             out, lse = kernels.row_attention.forward(qkv, layout.blocks, layout.prefix, counts, heads.scaling, pad)

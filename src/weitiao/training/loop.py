@@ -21,6 +21,7 @@ from weitiao.engine import plain
 from weitiao.engine.forward import Forward
 from weitiao.engine.graphs import PackGraphs, Recorded, Size
 from weitiao.engine.memory import DEFAULT, Fit, fit
+from weitiao.engine.split_attention import split_layout
 from weitiao.model.adapter import adapter_parameters
 from weitiao.run_folder import RunFolder, TaskFile, whole_folder
 from weitiao.tracking.record import Record
@@ -229,7 +230,10 @@ class Loop:
             return False
         unsteady = self.config.lora.lora_dropout > 0 and forward.kernels is plain and forward.device.type == "cuda"
         trained = forward.images is not None and forward.images.trained
-        return forward.way == "split" and not unsteady and not trained
+        longest = max(len(self.prefix), *(len(row.ids) for row in self.rows))
+        layout = split_layout(0, (longest,))
+        took = layout.takes(forward.head.weight.dtype, forward.fast.layers[0].heads, forward.kernels)
+        return forward.way == "split" and took and not unsteady and not trained
 
     def _batches(self, rows: Sequence[PackRow]) -> list[Batch]:
         if self.config.engine.packing:
