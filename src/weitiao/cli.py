@@ -195,6 +195,7 @@ def bench_train(
     repeats: Annotated[int, typer.Option(min=1, help="Blocks of each system.")] = 3,
     seconds: Annotated[float, typer.Option(min=0, help="Seconds of a block.")] = 10,
     dropout: Annotated[float, typer.Option(min=0, max=0.99, help="On the adapters' input.")] = 0,
+    curve: Annotated[int, typer.Option(min=0, help="Compare losses over so many steps, too.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Training steps of Weitiao beside other systems: same random weights, same random samples. Downloads nothing."""
@@ -210,6 +211,7 @@ def bench_train(
         repeats=repeats,
         seconds=seconds,
         dropout=dropout,
+        curve=curve,
     )
     from weitiao.bench.train import bench_train as measure  # imports torch
 

@@ -15,6 +15,7 @@ import torch
 from typer.testing import CliRunner
 
 from weitiao.bench import measure
+from weitiao.bench.curves import curves
 from weitiao.bench.equality import TOLERANCE, worst_error
 from weitiao.bench.measure import Lane, interleaved, stable
 from weitiao.bench.profiles import PROFILES, distinct_tokens, real_tokens, samples
@@ -302,3 +303,21 @@ def test_a_batch_that_does_not_fit_is_halved(make: ModelMaker, monkeypatch: pyte
     halved_loss, halved = moved()
     assert halved_loss == pytest.approx(loss, rel=1e-5)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(weights, halved, strict=True))
+
+
+def test_loss_curves(make: ModelMaker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours is that of separate code; one that skips every other update is not."""
+    told = (["weitiao", "tutorial", "hf_batched"], make, {"ner": drawn("ner", 16)}, Settings(4, 16, learning_rate=1e-3))
+    (ours,) = curves(*told, 30, Screen(silent=True))
+    assert ours["system"] == "weitiao"
+    assert ours["within"]
+    assert ours["gap"] < 1e-3 < ours["other_order"]
+    right = system_class("weitiao").step
+
+    def lazy(self: Any, number: int) -> torch.Tensor:
+        monkeypatch.setattr(self.loop, "share_of_rate", lambda step: 1.0 if step % 2 else 0.0)
+        return right(self, number)
+
+    monkeypatch.setattr(system_class("weitiao"), "step", lazy)
+    (spoilt,) = curves(*told, 30, Screen(silent=True))
+    assert spoilt["gap"] > 10 * ours["gap"]

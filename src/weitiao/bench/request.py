@@ -27,6 +27,8 @@ class Request:
     seconds: float = 10.0
     """Of a block."""
     dropout: float = 0.0
+    curve: int = 0
+    """Steps over which losses are compared; 0: they are not."""
 
 
 def asked(

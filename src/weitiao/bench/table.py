@@ -10,6 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from weitiao.bench.curves import ALLOWED
+
 Row = Mapping[str, Any]
 
 
@@ -24,7 +26,15 @@ def train_tables(found: Mapping[str, Any]) -> Group:
         members = [row for row in rows if (row["profile"], row["samples_per_step"]) == (profile, count)]
         seen = [row for row in members if row["note"] is None]
         parts += [_table(f"{profile} · {count} samples a step", seen), _lines(members)]
-    return Group(*parts)
+    return Group(*parts, *map(_curve, found.get("curves", ())))
+
+
+def _curve(told: Row) -> Text:
+    verdict = "within" if told["within"] else "NOT within"
+    return Text(
+        f"{told['profile']}: loss of {told['system']} over {told['steps']} steps is {told['gap']:.4f} off separate "
+        f"code's, {verdict} {ALLOWED} times what another order changes ({told['other_order']:.4f})"
+    )
 
 
 def _table(title: str, rows: Sequence[Row]) -> Table:

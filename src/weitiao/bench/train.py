@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from weitiao.bench.curves import curves
 from weitiao.bench.equality import LAYERS, SAMPLES, largest_error, worst_error
 from weitiao.bench.measure import Lane, free, gemm_rate, interleaved
 from weitiao.bench.profiles import PROFILES, samples
@@ -26,6 +27,8 @@ from weitiao.types import Encoded
 COUNT = 1024
 """Samples of a profile."""
 SEED = 1
+CURVE_SAMPLES = 16
+"""Of a step, where losses are compared."""
 
 Equality = dict[tuple[str, str], float]
 """(system, profile) → worst error."""
@@ -47,8 +50,12 @@ def bench_train(request: Request, screen: Screen) -> dict[str, Any]:
             lanes = measured(request, make, drawn[profile], count, workers, screen)
             rows += [row(lane, profile, make.body_parameters, rate, errors.get((lane.name, profile))) for lane in lanes]
             rows += [absent_row(name, profile, count, why) for name, why in absent(request).items()]
+    told_curves = []
+    if request.curve:
+        settings = Settings(CURVE_SAMPLES, COUNT)
+        told_curves = curves(present(request), make, drawn, settings, request.curve, screen)
     told = {"shape": request.shape, "dtype": type_name, "gemm_tflops": rate / 1e12}
-    return {"machine": machine(device) | told, "rows": rows}
+    return {"machine": machine(device) | told, "rows": rows, "curves": told_curves}
 
 
 def equality(request: Request, drawn: Mapping[str, Sequence[Encoded]], workers: Workers, screen: Screen) -> Equality:
