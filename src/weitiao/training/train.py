@@ -12,6 +12,7 @@ from weitiao.data.encode import Encoder, shortening_note
 from weitiao.data.prefix import common_prefix
 from weitiao.data.splits import Splits, fingerprint, load
 from weitiao.data.summary import summary
+from weitiao.engine.build import Building, build_ahead
 from weitiao.model.base import open_base
 from weitiao.run_folder import RunFolder, TaskFile, write_json
 from weitiao.tasks.base import Task, task_options
@@ -64,6 +65,9 @@ def _train(
     base = open_base(config.model)
     base.fingerprint  # noqa: B018  (damaged weights are told here)
     encoder = base.encoder(task, config.data.max_length, base.image_limits(config.data))
+    building = Building()
+    if config.model.device != "cpu" and config.engine.fast_layer and config.engine.triton and config.engine.packing:
+        building = build_ahead(base.folder, config.lora.r, config.lora.lora_dropout > 0, config.model.cache_dir)
     encoded, images, facts_of_splits, notes = _encoded(encoder, splits)
 
     # torch takes seconds to import; a wrong key, a broken row or a damaged file is told before that.
@@ -84,6 +88,7 @@ def _train(
     model = parts.adapted(config, base, load_model(base.folder, device, dtype, placement.kind), screen)
     told = parts.task_file(config, task, base, encoded, placement.kind)
     predictor = parts.predictor(config, base, task, encoder, model, told)
+    building.finish()
     loop = parts.loop(config, model, predictor, encoded, [example.row.place for example in splits.train], screen)
     parts.look_at(images, predictor, screen)
 

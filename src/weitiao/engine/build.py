@@ -1,0 +1,166 @@
+"""Triton's kernels for a model, built in a process of its own while this one still reads rows and weights.
+
+Triton builds a kernel when it is first called, in about half a second, and keeps it on disk. A step calls a dozen. The
+first run of a model's dimensions on a machine would wait for them with its weights loaded; this one only starts a
+process that calls each on small tensors. What goes wrong there costs time, not the run.
+
+    python -m weitiao.engine.build DIMENSIONS MARK        the process; MARK is the file that says it is done
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weitiao.hub.cache import cache_root
+
+if TYPE_CHECKING:
+    import torch
+
+PATIENCE = 30.0
+"""Seconds that a run waits for the process when it needs the kernels: it is ahead, and two build no faster."""
+CARD = Path("/dev/nvidiactl")
+"""Where there is a card of NVIDIA's under Linux, the only place where Triton is on."""
+TOKENS = 64
+INTERLEAVED = ("glm", "glm4")
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """What kernels are built for."""
+
+    hidden: int
+    inner: int
+    query: int
+    key: int
+    size: int
+    """Of a head."""
+    turned: int
+    """Of these, elements that are rotated."""
+    interleaved: bool
+    vocabulary: int
+    rank: int
+    fused: bool
+    """Whether gate and up are one layer, with one adapter."""
+    dropout: bool
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], rank: int, dropout: bool) -> Dimensions | None:
+        """config: of a model's `config.json`. None where it speaks in other words."""
+        text = {**config, **config.get("text_config", {})}
+        kind = str(config.get("model_type"))
+        try:
+            hidden, heads = int(text["hidden_size"]), int(text["num_attention_heads"])
+            size = int(text.get("head_dim") or hidden // heads)
+            rope = {**text, **(text.get("rope_parameters") or {})}
+            turned = int(size * float(rope.get("partial_rotary_factor", 1)))
+            return cls(
+                *(hidden, int(text["intermediate_size"]), heads, int(text["num_key_value_heads"]), size, turned),
+                *(kind in INTERLEAVED, int(text["vocab_size"]), rank, kind in INTERLEAVED, dropout),
+            )
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+class Building:
+    """The process, if there is one."""
+
+    def __init__(self, process: subprocess.Popen[bytes] | None = None) -> None:
+        self.process = process
+
+    def finish(self) -> None:
+        """Wait until the kernels are built."""
+        if self.process is None:
+            return
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(PATIENCE)
+        self.process.kill()
+        self.process.wait()
+        self.process = None
+
+
+def build_ahead(folder: Path, rank: int, dropout: bool, cache_dir: str | None = None) -> Building:
+    """Start to build for the model in a folder, unless that was done before or there is no card."""
+    try:
+        dimensions = Dimensions.of(json.loads((folder / "config.json").read_text("utf-8")), rank, dropout)
+        triton = importlib.metadata.version("triton")
+    except (OSError, ValueError, importlib.metadata.PackageNotFoundError):
+        return Building()
+    if dimensions is None or not CARD.exists():
+        return Building()
+    own = b"".join((Path(__file__).with_name(name)).read_bytes() for name in ("kernels.py", "row_attention.py"))
+    told = json.dumps(asdict(dimensions))
+    name = hashlib.sha256(own + f"{told} {triton} {sys.version}".encode()).hexdigest()[:32]
+    mark = cache_root(cache_dir) / "kernels" / name
+    if mark.exists():
+        return Building()
+    command = [sys.executable, "-m", "weitiao.engine.build", told, str(mark)]
+    silent = subprocess.DEVNULL
+    return Building(subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent))
+
+
+def build(d: Dimensions, device: str = "cuda", dtype: torch.dtype | None = None) -> None:
+    """Call every kernel as a training step of such a model does."""
+    import torch
+
+    from weitiao.engine import kernels
+    from weitiao.engine.lora_gemm import ROUNDED
+    from weitiao.engine.split_attention import split_layout
+
+    dtype = dtype or torch.bfloat16
+
+    def some(*size: int) -> torch.Tensor:
+        return torch.zeros(*size, device=device, dtype=dtype)
+
+    def pad(adapters: int) -> int:
+        return -(-d.rank * adapters // ROUNDED) * ROUNDED
+
+    def adapters(widths: Mapping[int, int]) -> None:
+        """B and dropout of inputs of a width, with so many columns behind."""
+        for width, columns in widths.items():
+            buffer, b = some(TOKENS, width + columns), torch.zeros(TOKENS, d.rank, device=device)
+            kernels.row_copier([buffer[:, width : width + d.rank]], [b])()
+            if d.dropout:
+                seen = kernels.dropped(buffer[:, :width], *noise)
+                kernels.add_dropped_(buffer[:, :width], seen, *noise)
+
+    noise = (0.5 if d.dropout else 0.0, torch.zeros((), dtype=torch.long, device=device), 0)
+    qkv, gate_up = pad(3), pad(1 if d.fused else 2)
+    x, weight, width = some(TOKENS, d.hidden), some(d.hidden), d.query * d.size
+    for columns, delta in ((qkv, None), (qkv, x), (gate_up, x), (0, x)):
+        summed, normed, rstd = kernels.add_norm(x, delta, weight, 1e-6, columns)
+        kernels.add_norm_backward(normed, None, summed, weight, rstd)
+        kernels.add_norm_backward(normed, x, summed, weight, rstd)
+    adapters({d.hidden: qkv, width: pad(1), d.inner: pad(1)})
+
+    heads, table = some(TOKENS, (d.query + 2 * d.key) * d.size), some(TOKENS, d.turned)
+    turned = heads.unflatten(1, (-1, d.size))[:, : d.query + d.key]
+    for sign in (1, -1):
+        kernels.rotate_(turned, table, table, d.interleaved, sign)
+    prefix = 3
+    told = (split_layout(prefix, (TOKENS - prefix,)).blocks.to(device), prefix, (d.query, d.key, d.size), 1.0)
+    out, lse = kernels.row_attention.forward(heads, *told, pad(1))
+    kernels.row_attention.backward(out, heads, out, lse, *told)
+
+    both, behind = some(TOKENS, 2 * d.inner), pad(1)
+    gated = kernels.swiglu(both, behind)
+    if max(gate_up, behind) <= ROUNDED:
+        up = 0 if d.fused else d.rank
+        kernels.mlp_backward(gated, both, some(behind, d.inner), some(TOKENS, gate_up), d.rank, up, noise)
+    else:
+        kernels.swiglu_backward(gated, both)
+    kernels.cross_entropy_(some(2, d.vocabulary), torch.zeros(2, dtype=torch.long, device=device), -100)
+
+
+if __name__ == "__main__":
+    build(Dimensions(**json.loads(sys.argv[1])))
+    Path(sys.argv[2]).parent.mkdir(parents=True, exist_ok=True)
+    Path(sys.argv[2]).touch()
