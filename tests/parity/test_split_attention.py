@@ -13,9 +13,10 @@ from parity.oracle import TOLERANCE, gradients, lora_model, worst_error
 from weitiao.data.collate import packed_batch
 from weitiao.data.pack import Pack, PackRow
 from weitiao.engine import split_attention
-from weitiao.engine.attention_plan import AttentionPlan
+from weitiao.engine.attention_plan import AttentionPlan, choose_way
 from weitiao.engine.forward import Forward
 from weitiao.engine.split_attention import split_layout
+from weitiao.errors import ConfigError
 
 
 def written_out(q, k, v, layout, scaling):
@@ -112,3 +113,16 @@ def test_sequences_of_no_tokens(qwen2_folder: Path) -> None:
     assert plan.split.starts.tolist() == [0, 3, 53, 67, 67, 67, 67]
     found = forward.fast(forward.embedded(batch)[0], batch.positions, plan, batch.keep)
     torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize(("capability", "way"), [((7, 5), "rows"), ((8, 0), "split"), ((9, 0), "split")])
+def test_cards_that_the_flash_kernel_runs_on(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], way: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    card = torch.device("cuda")
+    assert choose_way("auto", card, torch.bfloat16) == way
+    assert choose_way("auto", torch.device("cpu"), torch.float32) == "rows"
+    if way == "rows":
+        with pytest.raises(ConfigError, match="Ampere"):
+            choose_way("split", card, torch.float16)

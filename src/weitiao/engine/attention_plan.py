@@ -29,16 +29,19 @@ from weitiao.engine.split_attention import GRAIN, HALF, SplitLayout, split_layou
 from weitiao.errors import ConfigError
 
 NAME = "weitiao"
+OLDEST = (8, 0)
+"""Compute capability from which on the flash kernel runs."""
 Way = Literal["rows", "varlen", "split", "dense"]
 
 
 def choose_way(wanted: str, device: torch.device, dtype: torch.dtype) -> Way:
     """The way for `engine.attention`; ConfigError when it cannot run here."""
-    able = device.type == "cuda" and (wanted != "varlen" or dtype in HALF)
+    recent = device.type == "cuda" and torch.cuda.get_device_capability(device) >= OLDEST
+    able = recent and (wanted != "varlen" or dtype in HALF)
     if wanted in ("varlen", "split") and not able:
-        needed = "CUDA and bfloat16" if wanted == "varlen" else "CUDA"
+        needed = "a card of compute capability 8.0 (Ampere) or newer" + (" and bfloat16" if wanted == "varlen" else "")
         raise ConfigError(
-            f'key `engine.attention` = "{wanted}" needs {needed}, not {device.type} and {dtype}; use "auto"'
+            f'key `engine.attention` = "{wanted}" needs CUDA with {needed}, not {device.type} and {dtype}; use "auto"'
         )
     if wanted == "auto":
         return "split" if able else "rows"
