@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -125,3 +126,20 @@ def test_a_process_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch)
     building = Building(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
     building.finish()
     assert building.process is None
+
+
+@pytest.mark.parametrize(("capability", "shared"), [(89, 99), (90, 227)])
+def test_kernels_compile_for_cards(capability: int, shared: int, tmp_path: Path) -> None:
+    """Down to their machine code, without a card; shared: KiB of memory that a program may have there."""
+    variables = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    script = Path(__file__).with_name("compiled.py")
+    done = subprocess.run(
+        [sys.executable, str(script), str(capability)],
+        env=variables | {"TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert len(found) >= 12
+    assert max(found.values()) <= shared * 1024

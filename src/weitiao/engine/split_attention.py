@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 HALF = (torch.bfloat16, torch.float16)
-POWERS = (16, 32, 64, 128, 256)
-"""Sizes of a head that our own kernels take."""
+POWERS = (16, 32, 64, 128)
+"""Sizes of a head that our own kernels take; wider ones want more shared memory than smaller cards have."""
 CHUNK = 256
 """Most queries in a chunk: enough chunks fill a card, whose kernel walks along a chunk in one place."""
 GRAIN = 64

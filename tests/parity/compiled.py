@@ -1,0 +1,56 @@
+"""Compiles every kernel that a step of Qwen2-1.5B's shape calls for a card that need not be there.
+
+python compiled.py CAPABILITY     prints JSON: bytes of shared memory that each kernel wants
+"""
+
+import inspect
+import json
+import sys
+
+import torch
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, compile
+
+from weitiao.engine import build, kernels, row_attention
+
+TYPES = {torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int32: "*i32", torch.int64: "*i64"}
+found: dict[str, int] = {}
+
+
+class Compiler:
+    def __init__(self, kernel) -> None:
+        self.kernel, self.parameters = kernel, list(inspect.signature(kernel.fn).parameters.values())
+
+    def __getitem__(self, grid):
+        return self.call
+
+    def call(self, *args, **options) -> None:
+        signature, constants = {}, {}
+        for parameter, argument in zip(self.parameters, args, strict=True):
+            signature[parameter.name] = kind(parameter, argument)
+            if signature[parameter.name] == "constexpr":
+                constants[parameter.name] = argument
+        source = ASTSource(self.kernel, signature, constants)
+        made = compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32), options=options)
+        name = self.kernel.fn.__name__
+        found[name] = max(made.metadata.shared, found.get(name, 0))
+
+
+def kind(parameter: inspect.Parameter, argument: object) -> str:
+    if parameter.annotation == "tl.constexpr" or argument is None:
+        return "constexpr"
+    if isinstance(argument, torch.Tensor):
+        return TYPES[argument.dtype]
+    if isinstance(argument, float):
+        return "fp32"
+    return "i32" if -(2**31) <= argument < 2**31 else "i64"
+
+
+for module in (kernels, row_attention):
+    for name, value in list(vars(module).items()):
+        if hasattr(value, "fn") and name not in ("_tile", "_scores", "_kept", "_mixed"):
+            setattr(module, name, Compiler(value))
+build.build(
+    build.Dimensions(1536, 8960, 12, 2, 128, 128, False, 151_936, 8, False, dropout=True), "cpu", torch.bfloat16
+)
+print(json.dumps(found))
