@@ -49,6 +49,7 @@ class Setup:
     ours: Any
     oracle: Any
     encoder: Encoder
+    fast: bool
     known: dict[str, Decoded] = field(default_factory=dict)
     """Text → what the oracle wrote."""
 
@@ -70,7 +71,9 @@ class Setup:
         prefix = common_prefix([self.encoder.prompt(self.example(text, self.encoder.task)) for text in rows])  # type: ignore[arg-type]
         prefix = prefix if shared else ()
         chat = self.encoder.chat
-        decoder = Decoder(Forward(self.ours), chat.stop, budget)
+        forward = Forward(self.ours, fast=self.fast)
+        assert (forward.fast is not None) == self.fast
+        decoder = Decoder(forward, chat.stop, budget)
         compiler = GrammarCompiler(chat.tokenizer, self.ours.lm_head.out_features, chat.stop)
         own = [Prompt(prompt[len(prefix) :]) for prompt in prompts]
         return decoder.decode(decoder.prefix_cache(prefix), own, compiler.matchers(grammars))
@@ -116,9 +119,11 @@ class Setup:
                 assert decoded.log_probability == pytest.approx(wanted.log_probability, abs=1e-3)
 
 
-@pytest.fixture(scope="module", params=sorted(families()))
+@pytest.fixture(scope="module", params=[(name, fast) for name in sorted(families()) for fast in (False, True)], ids=str)
 def setup(request: pytest.FixtureRequest) -> Setup:
-    folder = request.getfixturevalue(f"{request.param}_folder")
+    """By transformers' layers, and by our own."""
+    name, fast = request.param
+    folder = request.getfixturevalue(f"{name}_folder")
     _, family = family_of(folder)
     chat = family.chat_format(TextTokenizer(folder))
     task = Ner(NerOptions(types=TYPES, language="zh"))
@@ -126,7 +131,7 @@ def setup(request: pytest.FixtureRequest) -> Setup:
     for model in models:
         # It likes to end, so that answers are of many lengths.
         model.lm_head = random_head(model.lm_head.out_features, 3, 0.5, {chat.stop: 3.0})
-    return Setup(folder, *models, Encoder(task, chat, 512, 2048))
+    return Setup(folder, *models, Encoder(task, chat, 512, 2048), fast)
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared prefix", "no prefix"])
@@ -161,7 +166,11 @@ def test_a_spoilt_mask_is_found(setup: Setup, monkeypatch: pytest.MonkeyPatch) -
 
     whole = setup.decode(TEXTS)
     plan = forward.CachePlan
-    monkeypatch.setattr(forward, "CachePlan", lambda mask: plan(torch.ones_like(mask) if mask.shape[2] == 1 else mask))
+    monkeypatch.setattr(
+        forward,
+        "CachePlan",
+        lambda mask, *more: plan(torch.ones_like(mask) if mask.shape[2] == 1 else mask, *more),
+    )
     found = setup.decode(TEXTS)
     pairs = zip(whole, found, strict=True)
     assert any(a.ids != b.ids or abs(a.log_probability - b.log_probability) > 0.01 for a, b in pairs)

@@ -263,13 +263,14 @@ def oracle_logs(setup: Setup, model: Any, example: GenerationExample, answer: Se
     return model(**inputs, use_cache=False).logits[0, -len(answer) - 1 :].double().log_softmax(-1)
 
 
-def test_free_text_is_decoded_as_without_a_cache(setup: Setup, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fast", [False, True])
+def test_free_text_is_decoded_as_without_a_cache(setup: Setup, tmp_path: Path, fast: bool) -> None:
     ours, theirs = plain_model(setup.folder), plain_model(setup.folder)
     chat, budget = setup.encoder.chat, 12
     for model in (ours, theirs):
         model.lm_head = random_head(model.lm_head.out_features, 3, 0.5, {chat.stop: 7.0})
     features = image_features(ours, setup.folder, str(tmp_path))
-    decoder = Decoder(Forward(ours, images=features), chat.stop, budget)
+    decoder = Decoder(Forward(ours, images=features, fast=fast), chat.stop, budget)
     grammar = GrammarCompiler(chat.tokenizer, ours.lm_head.out_features, chat.stop)
     examples = setup.examples[:7]
     encoded = [setup.encoder.prompt(example) for example in examples]

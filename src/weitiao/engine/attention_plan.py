@@ -80,6 +80,10 @@ class AttentionPlan:
             return None
         return split_layout(self.prefix, self.lengths).to(self.device)
 
+    def layer(self, index: int) -> AttentionPlan:
+        """The same for all layers."""
+        return self
+
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
         """query [1, H, T, D]; key, value [1, Hk, T, D] → [1, T, H, D]."""
         if query.device != self.device:
@@ -219,12 +223,28 @@ class CachePlan:
     """Plan of a step over a K/V cache: a mask says which of the cached and new tokens each new one sees."""
 
     mask: torch.Tensor
-    """bool [B, 1, new, cached + new]; True where a token may look."""
+    """bool [B or 1, 1, new, cached + new]; True where a token may look."""
+    rows: int = 1
+    """B, for layers of our own."""
+    cache: Any = None
+    """For layers of our own, the `DynamicCache`; transformers' own put K and V there themselves."""
+    index: int = 0
+    """Of the layer."""
+    split: None = None
+
+    def layer(self, index: int) -> CachePlan:
+        return replace(self, index=index)
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+        """query [B, H, new, D]; key, value [B, Hk, cached + new, D] → [B, new, H, D]; or, where there is a `cache`,
+        [1, H, B · new, D] and key, value of the new tokens alone → [1, B · new, H, D]."""
+        if self.cache is not None:
+            query, key, value = (x[0].unflatten(1, (self.rows, -1)).transpose(0, 1) for x in (query, key, value))
+            key, value = self.cache.update(key, value, self.index)
         groups = query.shape[1] // key.shape[1]
         mask = self.mask.to(query.device)
-        return _sdpa(query, _repeat(key, groups), _repeat(value, groups), mask, scaling).transpose(1, 2)
+        out = _sdpa(query, _repeat(key, groups), _repeat(value, groups), mask, scaling).transpose(1, 2)
+        return out if self.cache is None else out.flatten(0, 1)[None]
 
 
 def _attention(

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from weitiao.engine import plain
-from weitiao.engine.attention_plan import AttentionPlan
+from weitiao.engine.attention_plan import AttentionPlan, CachePlan
 from weitiao.engine.lora_gemm import FoldedMlp, LoraGroup, adapters_copied, foldable, groupable
 from weitiao.engine.pieces import AddNorm, Rotate, Swiglu
 from weitiao.engine.split_attention import Heads, SplitAttention
@@ -54,19 +54,24 @@ class FastDecoder:
         return any(getattr(dropout, "p", 0.0) for dropout in rates)
 
     def __call__(
-        self, embedded: torch.Tensor, positions: torch.Tensor, plan: AttentionPlan, keep: torch.Tensor
+        self,
+        embedded: torch.Tensor,
+        positions: torch.Tensor,
+        plan: AttentionPlan | CachePlan,
+        keep: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """embedded [T, H]; positions int64 [1, T] or [3, 1, T]; keep int64 [N] → the last hidden states [N, H] of these
-        tokens, normed. In the last layer, what is behind the attention is computed for them alone."""
+        """embedded [T, H], T = B · new; positions int64 [B, new] or [3, B, new]; keep int64 [N] → the last hidden
+        states [N, H] of these tokens, normed; without `keep` of all. In the last layer, what is behind the attention
+        is computed for them alone."""
         self.layers[0].qkv.check()
         self.refresh()
         table = self._rotation(embedded, positions)
         x, delta = embedded, None
         again = self._again if torch.is_grad_enabled() else _once
         whole, part = (again if self.recompute == kind else _once for kind in ("layer", "gate_up"))
-        for layer in self.layers:
+        for at, layer in enumerate(self.layers):
             here = keep if layer is self.layers[-1] else None
-            x, delta = whole(layer, x, delta, table, plan, here, part)
+            x, delta = whole(layer, x, delta, table, plan.layer(at), here, part)
         _, normed = _add_norm(x, delta, self.body.norm, 0, self.kernels)
         return normed
 
@@ -84,7 +89,7 @@ class FastDecoder:
             cos.ndim == 4 and sections
         ):  # until transformers 5.2x the three kinds of position are put together by the layers
             cos, sin = (_sections(table, sections) for table in (cos, sin))
-        return cos[0], sin[0]
+        return cos.flatten(0, 1), sin.flatten(0, 1)
 
 
 def unfit(body: Any) -> str | None:
@@ -126,7 +131,7 @@ class _Layer:
         x: torch.Tensor,
         delta: torch.Tensor | None,
         table: Table,
-        plan: AttentionPlan,
+        plan: AttentionPlan | CachePlan,
         keep: torch.Tensor | None,
         part: Callable[..., torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -156,7 +161,7 @@ class _Layer:
     def _gated(self, normed: torch.Tensor) -> torch.Tensor:
         return Swiglu.apply(self.gate_up(normed), self.down.pad, self.kernels)  # type: ignore[no-any-return]
 
-    def _attended(self, qkv: torch.Tensor, table: Table, plan: AttentionPlan) -> torch.Tensor:
+    def _attended(self, qkv: torch.Tensor, table: Table, plan: AttentionPlan | CachePlan) -> torch.Tensor:
         """[T, (H + 2 Hk) D] → [T, H D + pad]."""
         heads, attention = self.heads, self.layer.self_attn
         if hasattr(attention, "q_norm"):

@@ -83,10 +83,15 @@ class Forward:
         ids: int64 [B, new]. positions, images, image_places: as in a `Batch`. mask: bool [B, 1, new, cached + new],
         True where a token may look.
         """
-        use_attention(self.body, NAME)
         places = None if image_places is None else image_places.to(self.device)
+        embedded = self._embedded(ids.to(self.device), images, places)
+        if self.fast is not None:
+            plan = CachePlan(mask.to(self.device), len(ids), cache)
+            states = self.fast(embedded.flatten(0, 1), positions.to(self.device), plan)
+            return states.unflatten(0, ids.shape)
+        use_attention(self.body, NAME)
         return self.body(
-            inputs_embeds=self._embedded(ids.to(self.device), images, places),
+            inputs_embeds=embedded,
             position_ids=positions.to(self.device),
             use_cache=True,
             attention_plan=CachePlan(mask.to(self.device)),
