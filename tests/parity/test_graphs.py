@@ -71,13 +71,13 @@ def test_loss_and_gradients(family: str, prefix: int, request: pytest.FixtureReq
         made.add(pack, 0.01)
     recorded = len(made._recorded)
     assert 2 <= recorded <= 5
+    assert made.loss.item() == pytest.approx(wanted_loss, rel=TOLERANCE)
+    error, name = worst_error(gradients(ours), gradients(theirs))
+    assert error <= TOLERANCE, f"{name}: {error:.2e}"
     made.rest()
     assert not made._recorded
     made.wake()
     assert {size.own for size in made._sizes} == {held.size.own for held in made._recorded}
-    assert made.loss.item() == pytest.approx(wanted_loss, rel=TOLERANCE)
-    error, name = worst_error(gradients(ours), gradients(theirs))
-    assert error <= TOLERANCE, f"{name}: {error:.2e}"
 
 
 needs = st.builds(

@@ -158,6 +158,9 @@ class PackGraphs:
         held.load(self.forward, small)
         self.share.zero_()
         self._compute(held)
+        # Between two steps there is no gradient yet; 0 × NaN would be one.
+        torch._foreach_zero_(self.gradients)
+        self.loss.zero_()
         del held
         self._record(self._sizes[0])
 
