@@ -89,7 +89,10 @@ def predict(
         str, typer.Argument(help="A file of rows, or '-' for JSON lines or plain text lines.", metavar="INPUT")
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help=".jsonl or .csv; by default JSON lines on standard output.")
+        Path | None,
+        typer.Option(
+            "-o", "--output", help=".jsonl, .csv or .parquet; by default, or as '-', JSON lines on standard output."
+        ),
     ] = None,
     abstain_below: Annotated[
         float | None,
@@ -97,7 +100,7 @@ def predict(
     ] = None,
     images: Annotated[str | None, typer.Option(help="Folder of the images; by default that of INPUT.")] = None,
 ) -> None:
-    """Answer rows with a run's adapter."""
+    """Answer rows with a run's adapter, few of them in memory. The same command goes on with a file left unfinished."""
     from weitiao.prediction.files import predict_file
     from weitiao.tracking.screen import Screen
 
@@ -235,7 +238,9 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as done:
         if done.code == INTERRUPTED:  # typer makes this of a KeyboardInterrupt
-            print("weitiao: interrupted; the same `train` command goes on from the last checkpoint", file=sys.stderr)
+            # `predict` has said by then what it keeps.
+            hint = "; the same `train` command goes on from the last checkpoint" if sys.argv[1:2] == ["train"] else ""
+            print(f"weitiao: interrupted{hint}", file=sys.stderr)
         raise
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away

@@ -471,7 +471,7 @@ PREDICTIONS = {
     "later schema": (told(schema_version=9), RUN, ["adapter/task.json", "schema_version 9", "reads 1"]),
     "a row without text": (rows(GOOD, {"label": "好评"}), [*RUN[:2], "bad.jsonl"], ["bad.jsonl:2:", "no text"]),
     "missing input": (nothing, [*RUN[:2], "row.jsonl"], ["row.jsonl", "did you mean 'rows.jsonl'?"]),
-    "unknown output": (nothing, [*RUN, "-o", "out.xml"], ["out.xml", "cannot write .xml", ".jsonl or .csv"]),
+    "unknown output": (nothing, [*RUN, "-o", "out.xml"], ["out.xml", "cannot write .xml", ".jsonl, .csv or .parquet"]),
     "output folder missing": (nothing, [*RUN, "-o", "no/out.csv"], ["no/out.csv", "no folder 'no'", "make it first"]),
     "output is a folder": (
         lambda folder: (folder / "out.csv").mkdir(),

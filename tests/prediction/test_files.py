@@ -83,7 +83,7 @@ def test_to_standard_output(run: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert [row["id"] for row in told] == [1, 2]
 
 
-@pytest.mark.parametrize("output", ["out.parquet", "out", "missing/out.jsonl"])
+@pytest.mark.parametrize("output", ["out.xlsx", "out", "missing/out.jsonl"])
 def test_an_output_that_cannot_be_written(run: Path, tmp_path: Path, output: str) -> None:
     source = write_rows(tmp_path / "in.jsonl", ROWS)
     with pytest.raises(DataError, match=output.partition("/")[0]):

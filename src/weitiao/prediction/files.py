@@ -1,25 +1,36 @@
-"""Rows of a file (or of standard input) → the same rows with `prediction` and `probability`."""
+"""Rows of a file (or of standard input) → the same rows with `prediction` and `probability`, a block at a time.
+
+A file is read twice: first to check every row and to count them, before the model is loaded, then to be answered.
+"""
 
 from __future__ import annotations
 
-import csv
-import json
+import contextlib
+import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from weitiao import __version__
 from weitiao.config import DataSection
 from weitiao.data.formats import jsonl
-from weitiao.data.source import read_rows
+from weitiao.data.source import data_file, iter_rows
 from weitiao.errors import DataError
-from weitiao.prediction.adapter_folder import open_folder
+from weitiao.prediction.adapter_folder import AdapterFolder, open_folder
 from weitiao.prediction.calibration import withheld
+from weitiao.prediction.draft import Draft, Printed
 from weitiao.prediction.evaluate import prediction_record
-from weitiao.tracking.screen import Screen
+from weitiao.prediction.writers import WRITERS
+from weitiao.run_folder import TASK_FILE
+from weitiao.tasks.base import Example
+from weitiao.tracking.screen import LINE_EVERY, Screen
 from weitiao.types import Row
 
-WRITERS = (".jsonl", ".csv")
+BLOCK_ROWS = 1024
+"""Rows that are answered and kept at once: enough to fill packs, seconds to minutes of work."""
 
 
 def predict_file(
@@ -32,49 +43,136 @@ def predict_file(
 ) -> None:
     """Answer every row of `source`; '-' reads standard input, a JSON object or a bare text a line.
 
-    output: .jsonl or .csv, written whole or not at all; None: JSON lines on standard output.
+    output: .jsonl, .csv or .parquet, which appears whole or not at all; None or '-': JSON lines on standard output.
+        What was answered of a file stays beside the output when the command ends early; the same one goes on with it.
     images: folder of the rows' images; by default that of `source`, or the working directory.
     abstain_below: an answer of a lower probability is not given (`evaluate.prediction_record`).
     Raises DataError for a row that has no text, or an output of another kind.
     """
-    if output is not None and output.suffix.lower() not in WRITERS:
-        raise DataError(
-            f"{output}: cannot write {output.suffix or 'a file without extension'}; wanted {' or '.join(WRITERS)}"
-        )
-    if output is not None and not output.parent.is_dir():
-        raise DataError(f"{output}: no folder {str(output.parent)!r}; make it first")
-    if output is not None and output.is_dir():
-        raise DataError(f"{output}: is a folder; name a file in it")
+    if output == Path("-"):
+        output = None
+    if output is not None:
+        _refuse_output(output)
     folder = open_folder(run)
-    columns = folder.told.columns
-    section = DataSection(train=source, columns=columns, encoding=folder.told.encoding, images=images)  # type: ignore[call-arg]
-    rows = _standard_input(columns, images or ".") if source == "-" else read_rows(source, section)
-    examples = [folder.task.example(row, labelled=False) for row in rows]
+    belongs = None if source == "-" else _belongs(folder, abstain_below)
+    done: Draft | Printed = Printed() if output is None else Draft(output, belongs)
+    # Standard input cannot be read twice: it has no total, and a broken row is told when its block is reached.
+    total = None if source == "-" else done.check(_examples(folder, source, images))
+    _say_what_was_kept(done, total, screen)
+    try:
+        _answer(folder, islice(_examples(folder, source, images), done.rows, None), done, total, abstain_below, screen)
+        if total is not None and done.rows != total:
+            raise DataError(f"{source}: had {total} rows, and {done.rows} when it was read again; call predict again")
+        done.finish(_parquet_file(source))
+    except BaseException:
+        if done.resumable and done.rows:
+            screen.note(f"{done.rows} answered rows are kept; the same command goes on behind them")
+        raise
+    finally:
+        done.close()
+    if abstain_below is not None:
+        screen.note(f"{done.withheld} of {done.rows} answers withheld: their probability is below {abstain_below}")
+    if output is not None:
+        screen.note(f"{done.rows} rows in {output}")
 
-    from weitiao.prediction.predictor import Predictor  # torch takes seconds to import
+
+def _answer(
+    folder: AdapterFolder,
+    examples: Iterator[Example],
+    done: Draft | Printed,
+    total: int | None,
+    abstain_below: float | None,
+    screen: Screen,
+) -> None:
+    # Before torch is imported, which takes seconds: what is wrong with standard input mostly stands in its first rows.
+    block = _block(examples)
+    done.open()
+    if not block:
+        return
+
+    from weitiao.prediction.predictor import Predictor
 
     predictor = Predictor.open(folder)
-    with screen.bar("predicting", len(examples), "rows") as advance:
-        answers = predictor.answer(examples, advance)
-    records = [
-        prediction_record(folder.task, example, answer, abstain_below)
-        for example, answer in zip(examples, answers, strict=True)
-    ]
-    if abstain_below is not None:
-        count = sum(withheld(answer, abstain_below) for answer in answers)
-        screen.note(f"{count} of {len(answers)} answers withheld: their probability is below {abstain_below}")
-    if output is None:
-        _write_jsonl(sys.stdout, records)
+    if total is None and len(block) < BLOCK_ROWS:
+        total = len(block)
+    with _progress(screen, total, done.rows) as advance:
+        while block:
+            answers = predictor.answer(block, advance)
+            records = [
+                prediction_record(folder.task, example, answer, abstain_below)
+                for example, answer in zip(block, answers, strict=True)
+            ]
+            done.add(block, records, sum(withheld(answer, abstain_below) for answer in answers))
+            block = _block(examples)
+
+
+def _block(examples: Iterator[Example]) -> list[Example]:
+    return list(islice(examples, BLOCK_ROWS))
+
+
+def _examples(folder: AdapterFolder, source: str, images: str | None) -> Iterator[Example]:
+    columns, encoding = folder.told.columns, folder.told.encoding
+    section = DataSection(train=source, columns=columns, encoding=encoding, images=images)  # type: ignore[call-arg]
+    rows = _standard_input(columns, images or ".") if source == "-" else iter_rows(source, section)
+    return (folder.task.example(row, labelled=False) for row in rows)
+
+
+def _refuse_output(output: Path) -> None:
+    if output.suffix.lower() not in WRITERS:
+        *others, last = WRITERS
+        wanted = f"{', '.join(others)} or {last}"
+        raise DataError(f"{output}: cannot write {output.suffix or 'a file without extension'}; wanted {wanted}")
+    if not output.parent.is_dir():
+        raise DataError(f"{output}: no folder {str(output.parent)!r}; make it first")
+    if output.is_dir():
+        raise DataError(f"{output}: is a folder; name a file in it")
+
+
+def _belongs(folder: AdapterFolder, abstain_below: float | None) -> dict[str, Any]:
+    """What decides the answers besides the rows. The rows of a block share a prefix, so its size does, too."""
+    whole = hashlib.sha256()
+    for name in (TASK_FILE, "adapter_config.json", "adapter_model.safetensors"):
+        with (folder.path / name).open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    told = {"adapter": whole.hexdigest(), "abstain_below": abstain_below}
+    return {**told, "block_rows": BLOCK_ROWS, "weitiao": __version__}
+
+
+def _say_what_was_kept(done: Draft | Printed, total: int | None, screen: Screen) -> None:
+    if isinstance(done, Draft) and done.given_up:
+        screen.note(f"{done.path}: was left by another run, input or option; starting anew")
+    if done.rows:
+        screen.note(f"going on behind row {done.rows} of {total}")
+
+
+def _parquet_file(source: str) -> Path | None:
+    """The input, if it is a Parquet file."""
+    if source == "-" or Path(source).suffix.lower() != ".parquet":
+        return None
+    return data_file(source)
+
+
+@contextlib.contextmanager
+def _progress(screen: Screen, total: int | None, done: int) -> Iterator[Callable[[int], None]]:
+    """A bar; where no total is known, now and then a line with the rows so far."""
+    if total is not None:
+        with screen.bar("predicting", total, "rows", done) as advance:
+            yield advance
         return
-    draft = output.with_name(f".{output.name}.partial")
-    with draft.open("w", encoding="utf-8", newline="") as file:
-        (_write_csv if output.suffix.lower() == ".csv" else _write_jsonl)(file, records)
-    draft.replace(output)
-    screen.note(f"{len(records)} rows in {output}")
+    start = shown = time.monotonic()
+
+    def count(rows: int) -> None:
+        nonlocal done, shown
+        done, now = done + rows, time.monotonic()
+        if now - shown >= LINE_EVERY:
+            shown = now
+            screen.note(f"predicting {done} rows so far  {done / (now - start):.1f} rows/s")
+
+    yield count
 
 
-def _standard_input(columns: Mapping[str, str], images: str) -> list[Row]:
-    rows = []
+def _standard_input(columns: Mapping[str, str], images: str) -> Iterator[Row]:
+    row = None
     for number, raw in enumerate(sys.stdin.buffer, 1):
         place = f"standard input:{number}"
         try:
@@ -85,23 +183,7 @@ def _standard_input(columns: Mapping[str, str], images: str) -> list[Row]:
             continue
         is_json = line.lstrip().startswith("{")
         fields = jsonl.record(line, place) if is_json else {columns.get("text", "text"): line}
-        rows.append(Row(fields, "standard input", number, columns, images))
-    if not rows:
+        row = Row(fields, "standard input", number, columns, images)
+        yield row
+    if row is None:
         raise DataError("standard input: holds no rows; wanted a JSON object or a text a line")
-    return rows
-
-
-def _write_jsonl(file: IO[str], records: Sequence[Mapping[str, Any]]) -> None:
-    for record in records:
-        file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
-
-
-def _write_csv(file: IO[str], records: Sequence[Mapping[str, Any]]) -> None:
-    names = list(dict.fromkeys(name for record in records for name in record))
-    writer = csv.DictWriter(file, names)
-    writer.writeheader()
-    writer.writerows({name: _cell(value) for name, value in record.items()} for record in records)
-
-
-def _cell(value: Any) -> Any:
-    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, dict | list) else value
