@@ -14,6 +14,8 @@ from triton.compiler import ASTSource, compile
 from weitiao.engine import build, kernels, row_attention
 
 TYPES = {torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int32: "*i32", torch.int64: "*i64"}
+INNER = ("_tile", "_scores", "_weighed", "_of_scores", "_of_keys", "_kept", "_mixed")
+"""Those that other kernels call."""
 found: dict[str, int] = {}
 
 
@@ -48,7 +50,7 @@ def kind(parameter: inspect.Parameter, argument: object) -> str:
 
 for module in (kernels, row_attention):
     for name, value in list(vars(module).items()):
-        if hasattr(value, "fn") and name not in ("_tile", "_scores", "_kept", "_mixed"):
+        if hasattr(value, "fn") and name not in INNER:
             setattr(module, name, Compiler(value))
 build.build(
     build.Dimensions(1536, 8960, 12, 2, 128, 128, False, 151_936, 8, False, dropout=True), "cpu", torch.bfloat16

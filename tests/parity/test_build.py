@@ -24,6 +24,8 @@ from weitiao.engine.forward import Forward
 
 VARYING = {"rows", "prefix", "total", "place", "place_of_mask", "limit"}
 """Numbers that kernels are not built anew for (`do_not_specialize`)."""
+INNER = ("_tile", "_scores", "_weighed", "_of_scores", "_of_keys", "_kept", "_mixed")
+"""Those that other kernels call."""
 Call = tuple[object, ...]
 
 
@@ -55,8 +57,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> set[Call]:
 
     for module in (kernels, row_attention):
         for name, value in vars(module).items():
-            # Those that are called by other kernels stay.
-            if hasattr(value, "fn") and name not in ("_tile", "_scores", "_kept", "_mixed"):
+            if hasattr(value, "fn") and name not in INNER:
                 monkeypatch.setattr(module, name, Recorder(value))
     return seen
 

@@ -19,7 +19,7 @@ from weitiao.data.collate import packed_batch
 from weitiao.data.pack import Pack, PackRow
 from weitiao.engine import graphs, split_attention
 from weitiao.engine.forward import Forward
-from weitiao.engine.graphs import PADDINGS, PackGraphs, Recorded, Size, planned
+from weitiao.engine.graphs import PADDINGS, PackGraphs, RecordedCall, Size, planned
 from weitiao.engine.split_attention import BLOCK, GRAIN, split_layout
 
 
@@ -129,7 +129,7 @@ def test_long_rows_have_no_blocks() -> None:
 @pytest.mark.usefixtures("_on_a_host")
 def test_a_function_is_recorded_at_its_second_call() -> None:
     calls = []
-    recorded = Recorded(lambda: calls.append(1))
+    recorded = RecordedCall(lambda: calls.append(1))
     for count in (1, 2, 3):
         recorded()
         assert len(calls) == count

@@ -32,8 +32,9 @@ from weitiao.prediction import files, writers
 from weitiao.prediction.files import predict_file
 from weitiao.prediction.predictor import Predictor
 from weitiao.tasks.base import Example
+from weitiao.tasks.ner import Ner, NerOptions
 from weitiao.tracking.screen import Screen
-from weitiao.types import Prediction
+from weitiao.types import Prediction, Row
 
 FORMATS = (".jsonl", ".csv", ".parquet")
 BLOCK = 3
@@ -439,3 +440,20 @@ def test_ctrl_c_says_that_the_same_command_goes_on(run: Path, tmp_path: Path) ->
         "3 answered rows are kept; the same command goes on behind them",
         "weitiao: interrupted",
     ]
+
+
+def test_a_journal_of_another_draft_is_not_believed(tmp_path: Path) -> None:
+    """A command killed, then one that keeps nothing over the same output killed too, then the first again."""
+    output = tmp_path / "answers.jsonl"
+    examples = [
+        Ner(NerOptions(types=["a"])).example(Row({"text": str(at)}, "rows", at), labelled=False) for at in range(3)
+    ]
+    for belongs in ({"run": 1}, None):
+        draft = drafts.Draft(output, belongs)
+        draft.check(iter(examples))
+        draft.open()
+        draft.add(examples[:2], [{"text": f"of {belongs}" * (1 if belongs else 9)}] * 2, 0)
+        draft._file.flush()  # and is killed: nothing is closed
+    again = drafts.Draft(output, {"run": 1})
+    again.check(iter(examples))
+    assert again.rows == 0

@@ -119,7 +119,7 @@ class PackGraphs:
         self.loss = torch.zeros((), device=forward.device)
         """Sum over the packs since it was last set to zero."""
         self._sizes = planned(needs, packs)
-        self._recorded: list[_Recorded] = []
+        self._recorded: list[_SizedGraph] = []
         self._pool: Any = None
 
     def add(self, pack: Pack, share: float) -> None:
@@ -154,7 +154,7 @@ class PackGraphs:
         """Build all kernels on a pack that counts for nothing, then record the largest size: the others find room in
         what it leaves."""
         small = Pack((), (PackRow((0,) * GRAIN, (0,), (0,)),))
-        held = _Recorded(self.forward, Size.around([Size.of(small)]))
+        held = _SizedGraph(self.forward, Size.around([Size.of(small)]))
         held.load(self.forward, small)
         self.share.zero_()
         self._compute(held)
@@ -164,24 +164,24 @@ class PackGraphs:
         del held
         self._record(self._sizes[0])
 
-    def _fitting(self, need: Size) -> _Recorded:
+    def _fitting(self, need: Size) -> _SizedGraph:
         fitting = [recorded for recorded in self._recorded if recorded.size.holds(need)]
         sizes = [size for size in self._sizes if size.holds(need)]
         least = min((recorded.size.own for recorded in fitting), default=0)
         if fitting and (not sizes or least <= min(size.own for size in sizes)):
             return next(recorded for recorded in fitting if recorded.size.own == least)
         if len(self._recorded) >= MOST:
-            return fitting[0] if fitting else _Recorded(self.forward, Size.around([need]))
+            return fitting[0] if fitting else _SizedGraph(self.forward, Size.around([need]))
         return self._record(min(sizes, key=lambda size: size.own) if sizes else Size.around([need]))
 
-    def _record(self, size: Size) -> _Recorded:
-        recorded = _Recorded(self.forward, size)
+    def _record(self, size: Size) -> _SizedGraph:
+        recorded = _SizedGraph(self.forward, size)
         recorded.graph = record(lambda: self._compute(recorded), self._pool)
         self._pool = recorded.graph.pool()
         self._recorded.append(recorded)
         return recorded
 
-    def _compute(self, held: _Recorded) -> None:
+    def _compute(self, held: _SizedGraph) -> None:
         forward = self.forward
         assert forward.fast is not None
         hidden = forward.fast(held.embedded, held.positions, held.plan, held.keep)
@@ -190,7 +190,7 @@ class PackGraphs:
         self.loss += loss.detach()
 
 
-class _Recorded:
+class _SizedGraph:
     """A graph and what it reads."""
 
     def __init__(self, forward: Forward, size: Size) -> None:
@@ -224,7 +224,7 @@ class _Recorded:
             getattr(self, name).copy_(getattr(batch, name))
 
 
-class Recorded:
+class RecordedCall:
     """A function of no arguments that computes on fixed addresses: its first call kernel by kernel, then as a graph."""
 
     def __init__(self, function: Callable[[], None]) -> None:

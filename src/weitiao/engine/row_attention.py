@@ -29,6 +29,55 @@ def _scores(q, k, seen, scale):  # type: ignore[no-untyped-def]
     return tl.where(seen, tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2E), -1e30)
 
 
+@triton.jit
+def _weighed(q, k, v, seen, scale, top, weight, value):  # type: ignore[no-untyped-def]
+    """Softmax so far, with the keys of a tile: the highest score, the sum of weights, the weighed values."""
+    s = _scores(q, k, seen, scale)
+    new = tl.maximum(top, tl.max(s, 1))
+    p, less = tl.exp2(s - new[:, None]), tl.exp2(top - new)
+    weight = weight * less + tl.sum(p, 1)
+    value = value * less[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
+    return new, weight, value
+
+
+@triton.jit
+def _of_scores(q, k, v, go, level, delta, seen, scale):  # type: ignore[no-untyped-def]
+    """Probabilities, and the gradient of the scores but for the scale, [queries, keys]."""
+    p = tl.exp2(_scores(q, k, seen, scale) - level[:, None])
+    return p, p * (tl.dot(go, tl.trans(v), input_precision="ieee") - delta[:, None])
+
+
+@triton.jit
+def _of_keys(  # type: ignore[no-untyped-def]
+    qkv,
+    lse,
+    g,
+    delta,
+    which,
+    rows,
+    here,
+    seen,
+    k,
+    v,
+    dk,
+    dv,
+    total,
+    scale,
+    stride,
+    stride_g,
+    SIZE: tl.constexpr,
+):
+    """Gradients of keys and values, with what the queries `rows` of head `which` add."""
+    q = _tile(qkv + which * SIZE, rows, here, stride, SIZE)
+    go = _tile(g + which * SIZE, rows, here, stride_g, SIZE)
+    level = tl.load(lse + which * total + rows, here, 0.0)
+    both = tl.load(delta + which * total + rows, here, 0.0)
+    p, ds = _of_scores(q, k, v, go, level, both, seen, scale)
+    dv += tl.dot(tl.trans(p.to(go.dtype)), go, input_precision="ieee")
+    dk += tl.dot(tl.trans(ds.to(q.dtype)), q, input_precision="ieee")
+    return dk, dv
+
+
 @triton.jit(do_not_specialize=["prefix", "total"])
 def _forward(  # type: ignore[no-untyped-def]
     qkv,
@@ -61,21 +110,12 @@ def _forward(  # type: ignore[no-untyped-def]
         for low in range(0, shared, BLOCK):
             keys = low + at
             k, v = _tile(ks, keys, keys < shared, stride, SIZE), _tile(vs, keys, keys < shared, stride, SIZE)
-            s = _scores(q, k, (keys < shared)[None, :], scale)
-            new = tl.maximum(top, tl.max(s, 1))
-            p, less = tl.exp2(s - new[:, None]), tl.exp2(top - new)
-            weight = weight * less + tl.sum(p, 1)
-            value = value * less[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
-            top = new
+            top, weight, value = _weighed(q, k, v, (keys < shared)[None, :], scale, top, weight, value)
         for low in range(start, first + BLOCK, BLOCK):
             keys = low + at
             k, v = _tile(ks, keys, keys < end, stride, SIZE), _tile(vs, keys, keys < end, stride, SIZE)
-            s = _scores(q, k, (keys < end)[None, :] & (keys[None, :] <= rows[:, None]), scale)
-            new = tl.maximum(top, tl.max(s, 1))
-            p, less = tl.exp2(s - new[:, None]), tl.exp2(top - new)
-            weight = weight * less + tl.sum(p, 1)
-            value = value * less[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
-            top = new
+            seen = (keys < end)[None, :] & (keys[None, :] <= rows[:, None])
+            top, weight, value = _weighed(q, k, v, seen, scale, top, weight, value)
         place = out + rows.to(tl.int64)[:, None] * stride_out + head * SIZE + tl.arange(0, SIZE)[None, :]
         tl.store(place, (value / weight[:, None]).to(out.dtype.element_ty), here[:, None])
         tl.store(lse + head * total + rows, top + tl.log2(weight), here)
@@ -120,15 +160,13 @@ def _gradient_of_queries(  # type: ignore[no-untyped-def]
         for low in range(0, shared, BLOCK):
             keys = low + at
             k, v = _tile(ks, keys, keys < shared, stride, SIZE), _tile(vs, keys, keys < shared, stride, SIZE)
-            p = tl.exp2(_scores(q, k, (keys < shared)[None, :], scale) - level[:, None])
-            ds = p * (tl.dot(go, tl.trans(v), input_precision="ieee") - both[:, None])
+            _, ds = _of_scores(q, k, v, go, level, both, (keys < shared)[None, :], scale)
             dq += tl.dot(ds.to(k.dtype), k, input_precision="ieee")
         for low in range(start, first + BLOCK, BLOCK):
             keys = low + at
             k, v = _tile(ks, keys, keys < end, stride, SIZE), _tile(vs, keys, keys < end, stride, SIZE)
             seen = (keys < end)[None, :] & (keys[None, :] <= rows[:, None])
-            p = tl.exp2(_scores(q, k, seen, scale) - level[:, None])
-            ds = p * (tl.dot(go, tl.trans(v), input_precision="ieee") - both[:, None])
+            _, ds = _of_scores(q, k, v, go, level, both, seen, scale)
             dq += tl.dot(ds.to(k.dtype), k, input_precision="ieee")
         place = dqkv + rows.to(tl.int64)[:, None] * stride + head * SIZE + tl.arange(0, SIZE)[None, :]
         tl.store(place, (dq * scale).to(dqkv.dtype.element_ty), here[:, None])
@@ -167,15 +205,10 @@ def _gradient_of_keys(  # type: ignore[no-untyped-def]
             for low in range(first, end, BLOCK):
                 rows = low + at
                 here = rows < end
-                q = _tile(qkv + which * SIZE, rows, here, stride, SIZE)
-                go = _tile(g + which * SIZE, rows, here, stride_g, SIZE)
-                level = tl.load(lse + which * total + rows, here, 0.0)
-                both = tl.load(delta + which * total + rows, here, 0.0)
                 seen = here[:, None] & (keys < end)[None, :] & (keys[None, :] <= rows[:, None])
-                p = tl.exp2(_scores(q, k, seen, scale) - level[:, None])
-                dv += tl.dot(tl.trans(p.to(go.dtype)), go, input_precision="ieee")
-                ds = p * (tl.dot(go, tl.trans(v), input_precision="ieee") - both[:, None])
-                dk += tl.dot(tl.trans(ds.to(q.dtype)), q, input_precision="ieee")
+                dk, dv = _of_keys(
+                    qkv, lse, g, delta, which, rows, here, seen, k, v, dk, dv, total, scale, stride, stride_g, SIZE
+                )
         place = dqkv + keys.to(tl.int64)[:, None] * stride + (query + head) * SIZE + tl.arange(0, SIZE)[None, :]
         tl.store(place, (dk * scale).to(dqkv.dtype.element_ty), (keys < end)[:, None])
         tl.store(place + key * SIZE, dv.to(dqkv.dtype.element_ty), (keys < end)[:, None])
@@ -213,14 +246,10 @@ def _gradient_of_prefix(  # type: ignore[no-untyped-def]
         for low in range(prefix + chunk * CHUNK, tl.minimum(prefix + (chunk + 1) * CHUNK, total), BLOCK):
             rows = low + at
             here = rows < total
-            q = _tile(qkv + which * SIZE, rows, here, stride, SIZE)
-            go = _tile(g + which * SIZE, rows, here, stride_g, SIZE)
-            level = tl.load(lse + which * total + rows, here, 0.0)
-            both = tl.load(delta + which * total + rows, here, 0.0)
-            p = tl.exp2(_scores(q, k, here[:, None] & (keys < prefix)[None, :], scale) - level[:, None])
-            dv += tl.dot(tl.trans(p.to(go.dtype)), go, input_precision="ieee")
-            ds = p * (tl.dot(go, tl.trans(v), input_precision="ieee") - both[:, None])
-            dk += tl.dot(tl.trans(ds.to(q.dtype)), q, input_precision="ieee")
+            seen = here[:, None] & (keys < prefix)[None, :]
+            dk, dv = _of_keys(
+                qkv, lse, g, delta, which, rows, here, seen, k, v, dk, dv, total, scale, stride, stride_g, SIZE
+            )
     place = sums + ((chunk.to(tl.int64) * prefix + keys[:, None]) * 2 * key + head) * SIZE + tl.arange(0, SIZE)[None, :]
     tl.store(place, dk * scale, (keys < prefix)[:, None])
     tl.store(place + key * SIZE, dv, (keys < prefix)[:, None])

@@ -19,7 +19,7 @@ from weitiao.data.collate import Batch, packed_batch, padded_batch
 from weitiao.data.pack import Pack, PackRow, bins, pack, samples_of_step, steps_per_epoch, training_row
 from weitiao.engine import plain
 from weitiao.engine.forward import Forward
-from weitiao.engine.graphs import PackGraphs, Recorded, Size
+from weitiao.engine.graphs import PackGraphs, RecordedCall, Size
 from weitiao.engine.memory import DEFAULT, Fit, fit
 from weitiao.engine.split_attention import split_layout
 from weitiao.model.adapter import adapter_parameters
@@ -87,11 +87,10 @@ class Loop:
         )
         self.share_of_rate = learning_rate_shares(section.lr_scheduler_type, section.warmup_steps, self.total)
         self.guard = GradientGuard(self.optimizer, forward.device)
-        self._step_seed = 0
         self._norm = torch.zeros((), device=forward.device)
         self._change_weights: Callable[[], None] = self._changed
         if self.graphs is not None:
-            self._change_weights = Recorded(self._changed)
+            self._change_weights = RecordedCall(self._changed)
         self.progress = Progress()
         self._since: list[Step] = []
         """Steps since the last line of the log."""
@@ -143,33 +142,34 @@ class Loop:
         members = samples_of_step(len(self.rows), section.samples_per_step, seed, number)
         rows = [self.rows[i] for i in members]
         share = 1 / sum(len(row.labels) for row in rows)
-        self._seed_dropout(seed * 1_000_003 + number)
+        noise = (seed * 1_000_003 + number) * PACKS
         rate = section.learning_rate * self.share_of_rate(number)
         self._set_rate(rate)
-        loss, tokens = self._recorded_gradient(rows, share) if self.graphs else self._gradient(rows, share)
+        gradient = self._recorded_gradient if self.graphs else self._gradient
+        loss, tokens = gradient(rows, share, noise)
         self._change_weights()
         self.guard.note(number)
         return Step(loss, self._norm.clone(), rate, len(members), tokens)
 
-    def _gradient(self, rows: Sequence[PackRow], share: float) -> tuple[torch.Tensor, int]:
-        """Loss and computed tokens of the rows; the gradient is with the parameters."""
+    def _gradient(self, rows: Sequence[PackRow], share: float, noise: int) -> tuple[torch.Tensor, int]:
+        """Loss and computed tokens of the rows; the gradient is with the parameters. noise: seed of the first pack."""
         batches = self._batches(rows)
         total = torch.zeros((), device=self.forward.device)
         for at, batch in enumerate(batches):
-            self._seed_pack(at)
+            self._seed_dropout(noise + at)
             with self.accelerator.autocast():
                 loss = self.forward.loss(batch) * share
             self.accelerator.backward(loss)
             total += loss.detach().to(total.device)
         return total, sum(batch.input_ids.numel() for batch in batches)
 
-    def _recorded_gradient(self, rows: Sequence[PackRow], share: float) -> tuple[torch.Tensor, int]:
+    def _recorded_gradient(self, rows: Sequence[PackRow], share: float, noise: int) -> tuple[torch.Tensor, int]:
         """The same by CUDA graphs."""
         assert self.graphs is not None
         self.graphs.loss.zero_()
         packs = self._packs(rows)
         for at, packed in enumerate(packs):
-            self._seed_pack(at)
+            self._seed_dropout(noise + at)
             self.graphs.add(packed, share)
         tokens = len(packs) * len(self.prefix) + sum(len(row.ids) for row in rows)
         return self.graphs.loss.clone(), tokens
@@ -182,14 +182,12 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=self.graphs is None)
 
     def _seed_dropout(self, number: int) -> None:
-        """A step's masks depend on its number alone, so that a run goes on as if it had not been interrupted."""
-        if self.config.lora.lora_dropout:
-            torch.manual_seed(number)
-            self._step_seed = number
-
-    def _seed_pack(self, at: int) -> None:
-        if self.config.lora.lora_dropout and self.forward.fast is not None:
-            self.forward.fast.seed.fill_(self._step_seed * PACKS + at)
+        """Masks depend on run, step and pack alone, so that a run goes on as if it had not been interrupted."""
+        if not self.config.lora.lora_dropout:
+            return
+        torch.manual_seed(number)  # for layers that are left to PEFT
+        if self.forward.fast is not None:
+            self.forward.fast.seed.fill_(number)
 
     def _set_rate(self, rate: float) -> None:
         for group in self.optimizer.param_groups:
