@@ -110,30 +110,23 @@ def run_config(folder: Path, dropout: float, name: str) -> Any:
 def weitiao(folder: Path, dropout: float) -> dict[str, Any]:
     """The whole of `weitiao train`: nothing is known of the images before."""
     start = time.monotonic()
-    import torch
-
-    from weitiao.model import load
+    from weitiao.tracking.screen import Screen
     from weitiao.training.train import train
+
+    class Clock(Screen):
+        def note(self, text: str) -> None:
+            super().note(f"{time.monotonic() - start:6.1f} s  {text}")
 
     shutil.rmtree(folder / "cache", ignore_errors=True)
     config = run_config(folder, dropout, "run")
-    read, loaded = load.load_model, []
+    train(config, screen=Clock())
+    import torch
 
-    def load_model(*args: Any) -> Any:
-        begin = time.monotonic()
-        model = read(*args)
-        loaded.extend((begin - start, time.monotonic() - start))
-        return model
-
-    load.load_model = load_model
-    train(config)
     log = [json.loads(line) for line in (config.folder / "log.jsonl").read_text("utf-8").splitlines()]
     features = list((folder / "cache" / "image-features").rglob("*.safetensors"))
     return {
         "system": "weitiao",
         "seconds": time.monotonic() - start,
-        "before_loading_seconds": loaded[0],
-        "loaded_seconds": loaded[1],
         "training_seconds": next(line["training_seconds"] for line in log if "training_seconds" in line),
         "losses": [round(line["loss"], 3) for line in log if "loss" in line],
         "peak_gib": torch.cuda.max_memory_allocated() / GIB,
@@ -217,17 +210,10 @@ def tutorial(folder: Path, dropout: float, steps: int) -> dict[str, Any]:
 
 def equal(folder: Path, steps: int = 30) -> dict[str, Any]:
     """Losses of our steps beside those of transformers' own forward on the same samples, one by one, from the same
-    adapters, with AdamW and the same schedule; both in bfloat16 under autocast, and in float32 on a CPU."""
+    adapters, with AdamW and the same schedule: in bfloat16 under autocast, and in float32, which is the truth."""
     import torch
-    from transformers import get_scheduler
 
     from weitiao.config import load_config
-    from weitiao.data.pack import samples_of_step
-    from weitiao.data.splits import load
-    from weitiao.model.adapter import add_lora
-    from weitiao.model.base import open_base
-    from weitiao.model.load import load_model
-    from weitiao.tasks.base import task_options
     from weitiao.training.train import train
 
     config = load_config(
@@ -237,17 +223,37 @@ def equal(folder: Path, steps: int = 30) -> dict[str, Any]:
     train(config)
     log = [json.loads(line) for line in (config.folder / "log.jsonl").read_text("utf-8").splitlines()]
     ours = [line["loss"] for line in log if "loss" in line]
+    told: dict[str, Any] = {"system": "equal", "ours": [round(loss, 5) for loss in ours]}
+    exact = _losses_of_transformers(folder, config, steps, torch.float32)
+    told["float32"] = [round(loss, 5) for loss in exact]
+    told["ours_from_float32"] = max(abs(a - b) for a, b in zip(ours, exact, strict=True))
+    if torch.cuda.is_available():
+        theirs = _losses_of_transformers(folder, config, steps, torch.bfloat16)
+        told["bfloat16"] = [round(loss, 5) for loss in theirs]
+        told["bfloat16_from_float32"] = max(abs(a - b) for a, b in zip(theirs, exact, strict=True))
+    return told
+
+
+def _losses_of_transformers(folder: Path, config: Any, steps: int, dtype: Any) -> list[float]:
+    import torch
+    from transformers import get_scheduler
+
+    from weitiao.data.pack import samples_of_step
+    from weitiao.data.splits import load
+    from weitiao.model.adapter import add_lora
+    from weitiao.model.base import open_base
+    from weitiao.model.load import load_model
+    from weitiao.tasks.base import task_options
 
     tokenizer, processor, _ = _loaded(folder, model=False)
     _, splits = load(config.data, task_options(config.task), config.run.seed)
     base = open_base(config.model)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     model = add_lora(load_model(base.folder, device, dtype), config.lora, base.family, config.run.seed)
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.0)
     schedule = get_scheduler("linear", optimizer, 0, steps)
-    theirs = []
+    losses = []
     for step in range(steps):
         rows = [splits.train[i].row.fields for i in samples_of_step(len(splits.train), 16, config.run.seed, step)]
         answers = [
@@ -262,7 +268,7 @@ def equal(folder: Path, steps: int = 30) -> dict[str, Any]:
             inputs["input_ids"] = torch.cat([inputs["input_ids"], told], dim=1)
             inputs["mm_token_type_ids"] = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, len(answer)))
             del inputs["attention_mask"]
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
                 logits = model(**inputs).logits[0, -len(answer) - 1 : -1].float()
             loss = torch.nn.functional.cross_entropy(logits, told[0], reduction="sum") / count
             loss.backward()
@@ -271,13 +277,8 @@ def equal(folder: Path, steps: int = 30) -> dict[str, Any]:
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-        theirs.append(total)
-    return {
-        "system": "equal",
-        "ours": [round(loss, 5) for loss in ours],
-        "theirs": [round(loss, 5) for loss in theirs],
-        "largest_difference": max(abs(a - b) for a, b in zip(ours, theirs, strict=True)),
-    }
+        losses.append(total)
+    return losses
 
 
 def tower(folder: Path, count: int = 64) -> dict[str, Any]:
@@ -298,7 +299,7 @@ def tower(folder: Path, count: int = 64) -> dict[str, Any]:
         rows, columns = draw.randint(2, 20), draw.randint(2, 20)
         digest = image_facts(path).digest
         images.append(PlacedImage(path, digest, 28 * rows, 28 * columns, rows, columns, 0, "bench"))
-    patches = [features.reader.patches(image) for image in images]
+    pixels = [features.reader.pixels(image) for image in images]
     found: dict[str, Any] = {"system": "tower", "images": count, "tokens": sum(image.tokens for image in images)}
     results = {}
     with torch.inference_mode():
@@ -308,14 +309,14 @@ def tower(folder: Path, count: int = 64) -> dict[str, Any]:
                 _synchronize()
                 start = time.monotonic()
                 if name == "own":
-                    results[name] = features._computed(images, patches)
+                    results[name] = features._computed(images, pixels)
                 else:
-                    parts = [features._computed([i], [p]) for i, p in zip(images, patches, strict=True)]
+                    parts = [features._computed([i], [p]) for i, p in zip(images, pixels, strict=True)]
                     results[name] = torch.cat(parts)
                 _synchronize()
                 found[f"{name}_seconds"] = time.monotonic() - start
         exact = model.float()
-        results["float32"] = torch.cat([features._computed([i], [p]) for i, p in zip(images, patches, strict=True)])
+        results["float32"] = torch.cat([features._computed([i], [p]) for i, p in zip(images, pixels, strict=True)])
         assert exact is model
     wanted = results["float32"]
     for name in ("own", "sdpa"):

@@ -22,6 +22,7 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
@@ -208,11 +209,14 @@ def whole_folder(target: Path) -> Iterator[Path]:
     draft.mkdir(parents=True)
     try:
         yield draft
-        hashes = {str(p.relative_to(draft)): _sha256(p) for p in sorted(draft.rglob("*")) if p.is_file()}
+        files = sorted(path for path in draft.rglob("*") if path.is_file())
+        with ThreadPoolExecutor() as pool:
+            written = [pool.submit(_to_disk, path) for path in files]
+            hashes = dict(zip([str(path.relative_to(draft)) for path in files], pool.map(_sha256, files), strict=True))
+            for done in written:
+                done.result()
         write_json(draft / MANIFEST, hashes)
-        for path in draft.rglob("*"):
-            if path.is_file():
-                _to_disk(path)
+        _to_disk(draft / MANIFEST)
         if target.exists():
             old = target.with_name(f".{target.name}.old")
             shutil.rmtree(old, ignore_errors=True)

@@ -128,7 +128,7 @@ def test_prompts_pixels_grids_and_positions(setup: Setup) -> None:
         if not ours.images:
             assert "pixel_values" not in theirs
             continue
-        pixels = torch.cat([reader.patches(image) for image in ours.images])
+        pixels = torch.cat([reader.patches(reader.pixels(image)) for image in ours.images])
         assert torch.equal(pixels, theirs["pixel_values"]), example.row.place
         grids = [[1, image.rows * 2, image.columns * 2] for image in ours.images]
         assert grids == theirs["image_grid_thw"].tolist()
@@ -152,7 +152,7 @@ def test_a_fixed_size(setup: Setup, tmp_path: Path) -> None:
         for path, image in zip(example.images, fixed.encoder.prompt(example).images, strict=True):
             resized = Image.open(path).convert("RGB").resize((196, 140), Image.Resampling.BICUBIC)
             theirs = fixed.processor.image_processor(images=[resized], return_tensors="pt")
-            assert torch.equal(reader.patches(image), theirs["pixel_values"])
+            assert torch.equal(reader.patches(reader.pixels(image)), theirs["pixel_values"])
             assert theirs["image_grid_thw"].tolist() == [[1, 2 * image.rows, 2 * image.columns]]
 
 
@@ -336,7 +336,7 @@ def test_features_are_those_of_the_tower_and_computed_once(setup: Setup, tmp_pat
     reader = PixelReader(setup.folder)
     for image in images:
         grid = torch.tensor([[1, 2 * image.rows, 2 * image.columns]])
-        wanted = plain.model.visual(reader.patches(image), grid_thw=grid).pooler_output
+        wanted = plain.model.visual(reader.patches(reader.pixels(image)), grid_thw=grid).pooler_output
         torch.testing.assert_close(features.features([image]), wanted, rtol=1e-4, atol=1e-4)
     again = image_features(plain_model(setup.folder), setup.folder, str(tmp_path))
     assert again is not None

