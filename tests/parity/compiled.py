@@ -1,6 +1,7 @@
 """Compiles every kernel that a step of Qwen2-1.5B's shape calls for a card that need not be there.
 
-python compiled.py CAPABILITY     prints JSON: bytes of shared memory that each kernel wants
+python compiled.py CAPABILITY DTYPE     prints JSON: of each kernel the bytes of shared memory that it wants, and its
+                                        float32 multiplications that are written out
 """
 
 import inspect
@@ -16,7 +17,7 @@ from weitiao.engine import build, kernels, row_attention
 TYPES = {torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int32: "*i32", torch.int64: "*i64"}
 INNER = ("_tile", "_scores", "_weighed", "_of_scores", "_of_keys", "_kept", "_mixed")
 """Those that other kernels call."""
-found: dict[str, int] = {}
+found: dict[str, tuple[int, int]] = {}
 
 
 class Compiler:
@@ -35,7 +36,8 @@ class Compiler:
         source = ASTSource(self.kernel, signature, constants)
         made = compile(source, target=GPUTarget("cuda", int(sys.argv[1]), 32), options=options)
         name = self.kernel.fn.__name__
-        found[name] = max(made.metadata.shared, found.get(name, 0))
+        told = made.metadata.shared, made.asm["ptx"].count("fma.rn.f32")
+        found[name] = max(told[0], found.get(name, told)[0]), max(told[1], found.get(name, told)[1])
 
 
 def kind(parameter: inspect.Parameter, argument: object) -> str:
@@ -53,6 +55,6 @@ for module in (kernels, row_attention):
         if hasattr(value, "fn") and name not in INNER:
             setattr(module, name, Compiler(value))
 build.build(
-    build.Dimensions(1536, 8960, 12, 2, 128, 128, False, 151_936, 8, False, dropout=True), "cpu", torch.bfloat16
+    build.Dimensions(1536, 8960, 12, 2, 128, 128, False, 151_936, 8, False, dropout=True, dtype=sys.argv[2]), "cpu"
 )
 print(json.dumps(found))

@@ -18,12 +18,9 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from weitiao.hub.cache import cache_root
-
-if TYPE_CHECKING:
-    import torch
 
 PATIENCE = 30.0
 """Seconds that a run waits for the process when it needs the kernels: it is ahead, and two build no faster."""
@@ -51,9 +48,11 @@ class Dimensions:
     fused: bool
     """Whether gate and up are one layer, with one adapter."""
     dropout: bool
+    dtype: str = "bfloat16"
+    """Of the weights."""
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], rank: int, dropout: bool) -> Dimensions | None:
+    def of(cls, config: Mapping[str, Any], rank: int, dropout: bool, dtype: str = "bfloat16") -> Dimensions | None:
         """config: of a model's `config.json`. None where it speaks in other words."""
         text = {**config, **config.get("text_config", {})}
         kind = str(config.get("model_type"))
@@ -64,7 +63,7 @@ class Dimensions:
             turned = int(size * float(rope.get("partial_rotary_factor", 1)))
             return cls(
                 *(hidden, int(text["intermediate_size"]), heads, int(text["num_key_value_heads"]), size, turned),
-                *(kind in INTERLEAVED, int(text["vocab_size"]), rank, kind in INTERLEAVED, dropout),
+                *(kind in INTERLEAVED, int(text["vocab_size"]), rank, kind in INTERLEAVED, dropout, dtype),
             )
         except (KeyError, TypeError, ValueError):
             return None
@@ -87,10 +86,14 @@ class Building:
         self.process = None
 
 
-def build_ahead(folder: Path, rank: int, dropout: bool, cache_dir: str | None = None) -> Building:
-    """Start to build for the model in a folder, unless that was done before or there is no card."""
+def build_ahead(folder: Path, rank: int, dropout: bool, cache_dir: str | None = None, dtype: str = "auto") -> Building:
+    """Start to build for the model in a folder, unless that was done before or there is no card.
+
+    dtype: as `model.dtype`; on a card `auto` is bfloat16.
+    """
+    dtype = "bfloat16" if dtype == "auto" else dtype
     try:
-        dimensions = Dimensions.of(json.loads((folder / "config.json").read_text("utf-8")), rank, dropout)
+        dimensions = Dimensions.of(json.loads((folder / "config.json").read_text("utf-8")), rank, dropout, dtype)
         triton = importlib.metadata.version("triton")
     except (OSError, ValueError, importlib.metadata.PackageNotFoundError):
         return Building()
@@ -107,7 +110,7 @@ def build_ahead(folder: Path, rank: int, dropout: bool, cache_dir: str | None = 
     return Building(subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent))
 
 
-def build(d: Dimensions, device: str = "cuda", dtype: torch.dtype | None = None) -> None:
+def build(d: Dimensions, device: str = "cuda") -> None:
     """Call every kernel as a training step of such a model does."""
     import torch
 
@@ -115,7 +118,7 @@ def build(d: Dimensions, device: str = "cuda", dtype: torch.dtype | None = None)
     from weitiao.engine.lora_gemm import ROUNDED
     from weitiao.engine.split_attention import split_layout
 
-    dtype = dtype or torch.bfloat16
+    dtype = getattr(torch, d.dtype)
 
     def some(*size: int) -> torch.Tensor:
         return torch.zeros(*size, device=device, dtype=dtype)

@@ -26,8 +26,8 @@ WIDTH = 1024
 
 COPIED = 128
 """Rows that a program copies."""
-MLP_CHUNK, MLP_ROWS, MLP_COLUMNS = 1024, 64, 64
-"""Rows over which a program sums gradients of adapters, and what it holds at a time."""
+MLP_CHUNK, MLP_COLUMNS = 1024, 64
+"""Rows over which a program sums gradients of adapters, and the columns that it holds; see `tile` for the rows."""
 VOCABULARY = 4096
 """Logits that a program of the cross-entropy holds at a time."""
 
@@ -201,13 +201,14 @@ def mlp_backward(
     rows, width, pad = len(g), a.shape[1], len(a)
     out = torch.empty_like(both)
     chunks = triton.cdiv(rows, MLP_CHUNK)
+    step, warps = row_attention.tile(both.dtype)
     sum_a = both.new_empty(chunks, pad, width, dtype=torch.float32)
     sum_b = both.new_empty(chunks, 2, rank, width, dtype=torch.float32)
     _mlp_backward[(triton.cdiv(width, MLP_COLUMNS), chunks)](
         *(g, both, a, inner, out, sum_a, sum_b, rows, width, g.stride(0), inner.stride(0), rank, up),
         *(seed, place, _limit(rate), 1 / (1 - rate), rate > 0),
-        *(MLP_CHUNK, MLP_ROWS, MLP_COLUMNS, pad, inner.shape[1]),
-        num_warps=4,
+        *(MLP_CHUNK, step, MLP_COLUMNS, pad, inner.shape[1]),
+        num_warps=warps,
         num_stages=2,
     )
     return out, sum_a.sum(0), sum_b.sum(0).transpose(1, 2).contiguous()

@@ -93,12 +93,12 @@ def _forward(  # type: ignore[no-untyped-def]
     stride_out,
     SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
+    STEP: tl.constexpr,
 ):
     block, head = tl.program_id(0), tl.program_id(1)
     first, start, end = tl.load(blocks + block * 3), tl.load(blocks + block * 3 + 1), tl.load(blocks + block * 3 + 2)
     if first < end:
-        at = tl.arange(0, BLOCK)
-        rows = first + at
+        at, rows = tl.arange(0, STEP), first + tl.arange(0, BLOCK)
         here = rows < end
         q = _tile(qkv + head * SIZE, rows, here, stride, SIZE)
         ks = qkv + (query + head // (query // key)) * SIZE
@@ -107,11 +107,11 @@ def _forward(  # type: ignore[no-untyped-def]
         weight = tl.zeros((BLOCK,), tl.float32)
         value = tl.zeros((BLOCK, SIZE), tl.float32)
         shared = tl.where(start >= prefix, prefix, 0)
-        for low in range(0, shared, BLOCK):
+        for low in range(0, shared, STEP):
             keys = low + at
             k, v = _tile(ks, keys, keys < shared, stride, SIZE), _tile(vs, keys, keys < shared, stride, SIZE)
             top, weight, value = _weighed(q, k, v, (keys < shared)[None, :], scale, top, weight, value)
-        for low in range(start, first + BLOCK, BLOCK):
+        for low in range(start, first + BLOCK, STEP):
             keys = low + at
             k, v = _tile(ks, keys, keys < end, stride, SIZE), _tile(vs, keys, keys < end, stride, SIZE)
             seen = (keys < end)[None, :] & (keys[None, :] <= rows[:, None])
@@ -140,12 +140,12 @@ def _gradient_of_queries(  # type: ignore[no-untyped-def]
     stride_g,
     SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
+    STEP: tl.constexpr,
 ):
     block, head = tl.program_id(0), tl.program_id(1)
     first, start, end = tl.load(blocks + block * 3), tl.load(blocks + block * 3 + 1), tl.load(blocks + block * 3 + 2)
     if first < end:
-        at = tl.arange(0, BLOCK)
-        rows = first + at
+        at, rows = tl.arange(0, STEP), first + tl.arange(0, BLOCK)
         here = rows < end
         q = _tile(qkv + head * SIZE, rows, here, stride, SIZE)
         go = _tile(g + head * SIZE, rows, here, stride_g, SIZE)
@@ -157,12 +157,12 @@ def _gradient_of_queries(  # type: ignore[no-untyped-def]
         vs = ks + key * SIZE
         dq = tl.zeros((BLOCK, SIZE), tl.float32)
         shared = tl.where(start >= prefix, prefix, 0)
-        for low in range(0, shared, BLOCK):
+        for low in range(0, shared, STEP):
             keys = low + at
             k, v = _tile(ks, keys, keys < shared, stride, SIZE), _tile(vs, keys, keys < shared, stride, SIZE)
             _, ds = _of_scores(q, k, v, go, level, both, (keys < shared)[None, :], scale)
             dq += tl.dot(ds.to(k.dtype), k, input_precision="ieee")
-        for low in range(start, first + BLOCK, BLOCK):
+        for low in range(start, first + BLOCK, STEP):
             keys = low + at
             k, v = _tile(ks, keys, keys < end, stride, SIZE), _tile(vs, keys, keys < end, stride, SIZE)
             seen = (keys < end)[None, :] & (keys[None, :] <= rows[:, None])
@@ -188,13 +188,13 @@ def _gradient_of_keys(  # type: ignore[no-untyped-def]
     stride_g,
     SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
+    STEP: tl.constexpr,
 ):
     """Of each row's own."""
     block, head = tl.program_id(0), tl.program_id(1)
     first, end = tl.load(blocks + block * 3), tl.load(blocks + block * 3 + 2)
     if first < end:
-        at = tl.arange(0, BLOCK)
-        keys = first + at
+        at, keys = tl.arange(0, STEP), first + tl.arange(0, BLOCK)
         ks = qkv + (query + head) * SIZE
         k = _tile(ks, keys, keys < end, stride, SIZE)
         v = _tile(ks + key * SIZE, keys, keys < end, stride, SIZE)
@@ -202,7 +202,7 @@ def _gradient_of_keys(  # type: ignore[no-untyped-def]
         group = query // key
         for one in range(group):
             which = head * group + one
-            for low in range(first, end, BLOCK):
+            for low in range(first, end, STEP):
                 rows = low + at
                 here = rows < end
                 seen = here[:, None] & (keys < end)[None, :] & (keys[None, :] <= rows[:, None])
@@ -231,11 +231,11 @@ def _gradient_of_prefix(  # type: ignore[no-untyped-def]
     CHUNK: tl.constexpr,
     SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
+    STEP: tl.constexpr,
 ):
     """Of the prefix's keys and values, from a chunk of the rows' queries: sums float32 [chunks, prefix, 2 Hk, D]."""
     block, head, chunk = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    at = tl.arange(0, BLOCK)
-    keys = block * BLOCK + at
+    at, keys = tl.arange(0, STEP), block * BLOCK + tl.arange(0, BLOCK)
     ks = qkv + (query + head) * SIZE
     k = _tile(ks, keys, keys < prefix, stride, SIZE)
     v = _tile(ks + key * SIZE, keys, keys < prefix, stride, SIZE)
@@ -243,7 +243,7 @@ def _gradient_of_prefix(  # type: ignore[no-untyped-def]
     group = query // key
     for one in range(group):
         which = head * group + one
-        for low in range(prefix + chunk * CHUNK, tl.minimum(prefix + (chunk + 1) * CHUNK, total), BLOCK):
+        for low in range(prefix + chunk * CHUNK, tl.minimum(prefix + (chunk + 1) * CHUNK, total), STEP):
             rows = low + at
             here = rows < total
             seen = here[:, None] & (keys < prefix)[None, :]
@@ -253,6 +253,16 @@ def _gradient_of_prefix(  # type: ignore[no-untyped-def]
     place = sums + ((chunk.to(tl.int64) * prefix + keys[:, None]) * 2 * key + head) * SIZE + tl.arange(0, SIZE)[None, :]
     tl.store(place, dk * scale, (keys < prefix)[:, None])
     tl.store(place + key * SIZE, dv, (keys < prefix)[:, None])
+
+
+def tile(dtype: torch.dtype) -> tuple[int, int]:
+    """Rows that a loop of products takes at a time, and the warps that share them.
+
+    Exact products of float32 have no tensor cores: each thread's multiplications are written out one by one. In loops
+    of 64 rows and 4 warps they are 16,000 to 25,000 a kernel, which is built for 10 to 25 seconds and then keeps its
+    numbers in tens of KiB of slow memory for each thread.
+    """
+    return (BLOCK, 4) if dtype.itemsize == 2 else (16, 8)
 
 
 def forward(
@@ -266,10 +276,11 @@ def forward(
     query, key, size = heads
     total, width = len(qkv), query * size + pad
     out, lse = qkv.new_empty(total, width), qkv.new_empty(query, total, dtype=torch.float32)
+    step, warps = tile(qkv.dtype)
     _forward[(len(blocks), query)](
         *(qkv, blocks, out, lse, prefix, total, query, key, scaling, qkv.stride(0), width),
-        *(size, BLOCK),
-        num_warps=4,
+        *(size, BLOCK, step),
+        num_warps=warps,
         num_stages=1,
     )
     return out, lse
@@ -287,27 +298,31 @@ def backward(
 ) -> torch.Tensor:
     """Gradient like qkv. g: of `out`, whose padding is not read."""
     query, key, size = heads
-    total, rest = len(qkv), (size, BLOCK)
+    step, warps = tile(qkv.dtype)
+    total, rest = len(qkv), (size, BLOCK, step)
     delta, dqkv = torch.empty_like(lse), torch.empty_like(qkv)
-    step, step_g = qkv.stride(0), g.stride(0)
+    stride, stride_g = qkv.stride(0), g.stride(0)
     _gradient_of_queries[(len(blocks), query)](
-        *(qkv, blocks, out, lse, g, delta, dqkv, prefix, total, query, key, scaling, step, out.stride(0), step_g),
+        *(qkv, blocks, out, lse, g, delta, dqkv, prefix, total, query, key, scaling, stride, out.stride(0), stride_g),
         *rest,
-        num_warps=4,
+        num_warps=warps,
         num_stages=2,
     )
     _gradient_of_keys[(len(blocks), key)](
-        *(qkv, blocks, lse, g, delta, dqkv, total, query, key, scaling, step, step_g), *rest, num_warps=4, num_stages=1
+        *(qkv, blocks, lse, g, delta, dqkv, total, query, key, scaling, stride, stride_g),
+        *rest,
+        num_warps=warps,
+        num_stages=1,
     )
     if prefix:
         own = total - prefix
         chunk = CHUNKS[own > 4096]
         sums = qkv.new_empty(-(-own // chunk), prefix, 2 * key * size, dtype=torch.float32)
         _gradient_of_prefix[(-(-prefix // BLOCK), key, len(sums))](
-            *(qkv, lse, g, delta, sums, prefix, total, query, key, scaling, step, step_g, chunk),
+            *(qkv, lse, g, delta, sums, prefix, total, query, key, scaling, stride, stride_g, chunk),
             *rest,
-            num_warps=4,
-            num_stages=2,
+            num_warps=warps,
+            num_stages=2 if step == BLOCK else 1,  # a second stage of float32 would spill
         )
         dqkv[:prefix, query * size :] += sums.sum(0)
     return dqkv
