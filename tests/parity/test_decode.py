@@ -226,6 +226,23 @@ def test_a_large_budget_leaves_batches_large(qwen2_folder: Path, monkeypatch: py
     assert sizes == [16]
 
 
+@pytest.mark.parametrize("name", ["qwen2", "llama"])
+def test_several_prefixes(name: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of two long beginnings, in turns: decoded group by group, in their order, as each is alone."""
+    made = answering_of(request.getfixturevalue(f"{name}_folder"), "lines", budget=12)
+    rows = [text * 25 + "赵敏上海" * (at % 3) + TEXTS[at % 4] for at in range(12) for text in (TEXTS[1], TEXTS[6])]
+    alone = [made.answers([row], seed=3)[0] for row in rows]
+    prefixes = []
+    cached = Decoder.prefix_cache
+    monkeypatch.setattr(Decoder, "prefix_cache", lambda self, ids: prefixes.append(ids) or cached(self, ids))
+    monkeypatch.setattr(made.predictor, "batch_tokens", 1024)
+    together = made.answers(rows, seed=3)
+    assert len(prefixes) == 2
+    assert min(map(len, prefixes)) > 150
+    assert [found.text for found in together] == [found.text for found in alone]
+    assert len({found.text for found in together}) > 2
+
+
 def assert_valid(text: str, found: Prediction) -> None:
     """An answer that reads, of known types and substrings of the text where they are said to be."""
     assert found.answer is not None, f"{found.text!r} does not read"

@@ -4,6 +4,7 @@ recorded function is called again, which leaves sizes, filler, and what is read 
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -80,6 +81,31 @@ def test_loss_and_gradients(family: str, prefix: int, request: pytest.FixtureReq
     assert {size.own for size in made._sizes} == {held.size.own for held in made._recorded}
 
 
+@pytest.mark.usefixtures("_on_a_host")
+def test_prefixes_of_several_lengths_and_ids(qwen2_folder: Path) -> None:
+    """One after another through the same sizes: a prefix is read anew with each pack."""
+    kinds = [packs_of(prefix, (9, 8, 10)) for prefix in (11, 11, 40)]
+    kinds[1] = [replace(pack, prefix=tuple(range(300, 311))) for pack in kinds[1]]
+    packs = [pack for three in zip(*kinds, strict=True) for pack in three]
+    ours, theirs = lora_model(qwen2_folder), lora_model(qwen2_folder)
+    plain = Forward(theirs.get_base_model(), fast=True)
+    wanted_loss = 0.0
+    for pack in packs:
+        loss = plain.loss(packed_batch(pack)) * 0.01
+        loss.backward()
+        wanted_loss += loss.item()
+    parameters = [p for p in ours.parameters() if p.requires_grad]
+    forward = Forward(ours.get_base_model(), "split", fast=True)
+    made = PackGraphs(forward, parameters, [Size.of(pack) for pack in packs], packs=500)
+    for pack in packs:
+        made.add(pack, 0.01)
+    assert {held.size.prefix for held in made._recorded} == {11, 40}
+    assert len(made._recorded) < len(packs)
+    assert made.loss.item() == pytest.approx(wanted_loss, rel=TOLERANCE)
+    error, name = worst_error(gradients(ours), gradients(theirs))
+    assert error <= TOLERANCE, f"{name}: {error:.2e}"
+
+
 needs = st.builds(
     Size,
     prefix=st.sampled_from([0, 35, 104]),
@@ -93,7 +119,8 @@ needs = st.builds(
 @given(st.lists(needs, min_size=1, max_size=40), st.integers(1, 10_000))
 def test_a_plan_holds_what_it_was_made_for(found: list[Size], packs: int) -> None:
     sizes = planned(found, packs)
-    assert [size.own for size in sizes] == sorted((size.own for size in sizes), reverse=True)
+    totals = [size.prefix + size.own for size in sizes]
+    assert totals == sorted(totals, reverse=True)
     for need in found:
         holding = [size for size in sizes if size.holds(need)]
         assert holding

@@ -221,6 +221,7 @@ def test_what_an_adapter_adds_is_not_rounded_away(qwen2_folder: Path) -> None:
     a = layer.lora_A["default"].weight.detach().double()
     outputs(b)
     added = inputs.double() @ a.T @ layer.lora_B["default"].weight.detach().double().T * layer.scaling["default"]
-    counted = [float((d * added).sum() / (added * added).sum()) for d in (ours - ours_before, theirs - theirs_before)]
+    changes = ours - ours_before, theirs - theirs_before
+    counted = [float((change * added).sum() / (added * added).sum()) for change in changes]
     assert counted[0] == pytest.approx(1, abs=0.1)
     assert counted[1] < 0.5

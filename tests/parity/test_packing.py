@@ -18,7 +18,7 @@ from tiny import OPINIONS, THINGS
 from weitiao.data.collate import Batch, packed_batch, padded_batch
 from weitiao.data.encode import Encoder
 from weitiao.data.pack import pack, training_row
-from weitiao.data.prefix import common_prefix
+from weitiao.data.prefix import common_prefix, prefix_groups
 from weitiao.engine.fast_layer import FastDecoder
 from weitiao.engine.forward import Forward
 from weitiao.families.base import families, family_of
@@ -53,6 +53,11 @@ class Setup:
             batches = [padded_batch(shared, rows)]
         else:
             batches = [packed_batch(packed) for packed, _ in pack(shared, rows, tokens_per_pack)]
+        return self.computed(samples, batches, way, change)
+
+    def computed(
+        self, samples: Sequence[Encoded], batches: Sequence[Batch], way: str, change: Change = lambda batch: batch
+    ) -> tuple[float, dict[str, torch.Tensor], int]:
         attention = "dense" if way == "dense" else "rows"
         forward = Forward(self.ours.get_base_model(), attention, fast=way == "fast")  # type: ignore[arg-type]
         assert (forward.fast is not None) == (way == "fast")
@@ -136,6 +141,28 @@ def test_several_packs_and_a_row_longer_than_a_pack(setup: Setup, way: str) -> N
     passes = setup.assert_equal(samples, 20, way, tokens_per_pack=100)
     assert passes == 3
     assert setup.assert_equal(samples, 20, way, tokens_per_pack=1) == len(samples)
+
+
+@pytest.mark.parametrize("way", ["rows", "dense", "fast"])
+def test_rows_behind_several_prefixes(setup: Setup, way: str) -> None:
+    """Each group's rows in packs of their own; one group is of rows that share less."""
+    samples = [
+        *random_samples([(120, 3), (130, 5), (125, 1), (118, 9)], shared=100, seed=1),
+        *random_samples([(90, 2), (80, 7), (99, 30)], shared=70, seed=2),
+        *random_samples([(20, 4), (31, 2)], seed=3),
+    ]
+    groups = prefix_groups(samples, len(samples), pack_cost=0)
+    assert [len(group.prefix) for group in groups] == [100, 70, 0]
+    batches = []
+    for prefix, members in groups:
+        rows = [training_row(samples[i], len(prefix)) for i in members]
+        batches += [packed_batch(packed) for packed, _ in pack(prefix, rows, 180)]
+    loss, found, passes = setup.computed(samples, batches, way)
+    assert passes > len(groups)
+    wanted_loss, wanted = loss_and_gradients(setup.oracle, samples)
+    assert loss == pytest.approx(wanted_loss, rel=TOLERANCE)
+    error, name = worst_error(found, wanted)
+    assert error <= TOLERANCE, f"{name}: ‖Δ‖/‖g‖ = {error:.2e}"
 
 
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")

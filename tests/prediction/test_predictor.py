@@ -69,6 +69,25 @@ def test_small_batches(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) ->
         assert dict(first.scores) == pytest.approx(dict(second.scores), abs=1e-5)
 
 
+def test_several_prefixes(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of two long beginnings, and others: answered group by group, in their order, as each is alone."""
+    long = [TEXTS[at] * 40 for at in (0, 1)]
+    texts = [(long[at % 2] if at % 5 else "") + TEXTS[at % 3] + "。" * (at % 4) for at in range(20)]
+    alone = [predictor.predict([text])[0] for text in texts]
+    prefixes = []
+    choose = predictor._labels.choose
+    monkeypatch.setattr(predictor._labels, "choose", lambda *args: prefixes.append(args[0]) or choose(*args))
+    monkeypatch.setattr(predictor, "batch_tokens", 256)
+    done: list[int] = []
+    examples = [predictor.task.example(_row(text), labelled=False) for text in texts]
+    together = predictor.answer(examples, done.append)
+    assert len(set(prefixes)) >= 3
+    assert sum(done) == 20
+    for first, second in zip(alone, together, strict=True):
+        assert first.answer == second.answer
+        assert dict(first.scores) == pytest.approx(dict(second.scores), abs=1e-5)
+
+
 def _row(text: str) -> Any:
     return weitiao.types.Row({"text": text}, "rows", 1)
 

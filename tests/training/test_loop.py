@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from runs import adapter, checkpoints, lines, lively_model, run_config, same_bits, trained
+from tiny import small_classification, write_rows
+from weitiao.data.prefix import prefix_groups
 from weitiao.prediction.predictor import load
 from weitiao.training.loop import Loop
 
@@ -118,6 +121,48 @@ def test_packing_does_not_change_the_loss(qwen2_folder: Path, classification_fil
     for name in figures.keys() - long:
         assert figures[name] == pytest.approx(figures["one pack"], rel=1e-5), name
     assert figures["a pack of all"] != pytest.approx(figures["one pack"], rel=1e-3)
+
+
+def test_several_prefixes_do_not_change_the_loss(
+    qwen2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows with one of three long lists of options: as padded rows, in fewer tokens."""
+    rows = lines(small_classification(tmp_path / "rows.jsonl"))
+    lists = [["好评", "差评", *(f"{kind}{at}" for at in range(60))] for kind in ("书", "酒店", "手机")]
+    data = write_rows(
+        tmp_path / "classification.jsonl", [row | {"options": lists[i % 3]} for i, row in enumerate(rows)]
+    )
+    monkeypatch.setattr("weitiao.training.loop.prefix_groups", partial(prefix_groups, pack_cost=0))
+    size = ("training.samples_per_step=16", "training.max_steps=3", "training.learning_rate=1e-4")
+    found: dict[str, list[float]] = {}
+    tokens: dict[str, int] = {}
+    step = Loop.step
+    for name, overrides in {
+        "groups": (),
+        "groups, many packs": ("engine.tokens_per_pack=512",),
+        "groups, layers of transformers": ("engine.fast_layer=false",),
+        "padded": ("engine.packing=false",),
+        "one prefix": (),
+    }.items():
+        prefixes: set[int] = set()
+        tokens[name] = 0
+
+        def counting(self: Loop, number: int) -> Any:
+            taken = step(self, number)
+            prefixes.add(len(self.prefixes))  # noqa: B023
+            tokens[name] += taken.tokens  # noqa: B023
+            return taken
+
+        monkeypatch.setattr(Loop, "step", counting)
+        if name == "one prefix":
+            monkeypatch.setattr("weitiao.training.loop.prefix_groups", partial(prefix_groups, pack_cost=10**6))
+        run = trained(run_config(tmp_path / name, qwen2_folder, data, *size, *overrides))
+        told = [line for line in lines(run / "log.jsonl") if "loss" in line]
+        found[name] = [line[key] for line in told for key in ("loss", "grad_norm")]
+        assert prefixes == ({3} if "groups" in name else {1})
+    for name, figures in found.items():
+        assert figures == pytest.approx(found["padded"], rel=1e-5), name
+    assert tokens["groups"] < tokens["one prefix"] / 2
 
 
 def test_a_task_is_learnt(qwen2_folder: Path, classification_file: Path, tmp_path: Path) -> None:

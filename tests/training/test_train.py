@@ -18,7 +18,8 @@ from weitiao.config import dump_yaml, load_config
 from weitiao.errors import ConfigError
 from weitiao.run_folder import read_task_file
 from weitiao.training.loop import Loop
-from weitiao.training.train import train
+from weitiao.training.train import _shared, train
+from weitiao.types import Encoded
 
 WHOLE = ("data.validation=0.2", "data.test=0.2", "evaluation.baselines=true", "evaluation.untuned=true")
 
@@ -113,6 +114,15 @@ def test_the_log(qwen2_folder: Path, classification_file: Path, tmp_path: Path) 
     assert log[0]["started"]["device"] == "cpu"
     assert log[0]["started"]["versions"]["torch"] == version("torch")
     assert {name: split["rows"] for name, split in log[0]["data"].items()} == {"train": 36, "validation": 12, "test": 0}
+
+
+def test_what_rows_share_is_told() -> None:
+    """Of all together, or of groups with long prompts of their own."""
+    first, second = ((*range(at, at + 300),) for at in (0, 1000))
+    one = [Encoded((*first, 5000 + row, 1), 301) for row in range(20)]
+    two = [Encoded((9, *stem, 5000 + row, 1), 302) for row in range(20) for stem in (first, second[:250])]
+    assert _shared(one, 8) == "300"
+    assert _shared(two, 8) == "251 to 301 with its group, of 2"
 
 
 def test_a_finished_run_is_not_trained_again(

@@ -1,6 +1,6 @@
 """Which examples a step takes, and how they are laid into packs. Pure functions of (seed, epoch, step).
 
-A pack is one sequence: the shared prefix once, then each row's own tokens.
+A pack is one sequence: the prefix that its rows share once, then each row's own tokens.
 
     prefix  row 0        row 1     row 2
     P P P P a a a a a a  b b b b   c c c c c
@@ -44,6 +44,10 @@ class Prompt:
 class Pack:
     prefix: tuple[int, ...]
     rows: tuple[PackRow, ...]
+
+    @property
+    def tokens(self) -> int:
+        return len(self.prefix) + sum(len(row.ids) for row in self.rows)
 
 
 def samples_of_step(count: int, samples_per_step: int, seed: int, step: int) -> list[int]:

@@ -61,11 +61,16 @@ class Size:
         reads = max(need.reads for need in needs)
         return cls(needs[0].prefix, own, _rounded(rows + rows // 16, 8), longest, _rounded(reads + reads // 32, READS))
 
+    def holdable(self, own: int, padding: float) -> bool:
+        """Whether a pack of this size may be brought to `own` tokens."""
+        return own <= max(self.own * (1 + padding), _rounded(self.own, GRAIN))
+
     def holds(self, need: Size) -> bool:
         fillers = -(-(self.own - need.own) // self.longest)
         return (
             self.prefix == need.prefix
-            and need.own <= self.own <= max(need.own * (1 + PADDINGS[-1]), _rounded(need.own, GRAIN))
+            and need.own <= self.own
+            and need.holdable(self.own, PADDINGS[-1])
             and need.rows + fillers <= self.rows
             and need.longest <= self.longest
             and need.reads <= self.reads
@@ -96,12 +101,12 @@ def planned(needs: Sequence[Size], packs: int) -> list[Size]:
         while left:
             first = left[0]
             own = Size.around([first]).own
-            near = [n for n in left if n == first or (n.prefix == first.prefix and n.own * (1 + padding) >= own)]
+            near = [n for n in left if n == first or (n.prefix == first.prefix and n.holdable(own, padding))]
             sizes.append(Size.around(near))
             left = left[len(near) :]
         if len(sizes) <= few:
             break
-    return sorted(sizes, key=lambda size: size.own, reverse=True)
+    return sorted(sizes, key=lambda size: size.prefix + size.own, reverse=True)
 
 
 class PackGraphs:

@@ -15,7 +15,7 @@ import torch
 
 from weitiao.data.encode import Encoder
 from weitiao.data.pack import Prompt, bins, prompt_row
-from weitiao.data.prefix import common_prefix
+from weitiao.data.prefix import prefix_groups
 from weitiao.engine.attention_plan import choose_way
 from weitiao.engine.forward import Forward
 from weitiao.engine.image_features import ImageFeatures, image_features
@@ -135,14 +135,20 @@ class Predictor:
         encoded = [self.encoder.prompt(example) for example in examples]
         if self.forward.images is not None:
             self.forward.images.prepare([image for e in encoded for image in e.images])
-        prefix = common_prefix(encoded)
-        prompts = [prompt_row(e, len(prefix), self.encoder.chat.lead) for e in encoded]
         normalize = self.encoder.chat.tokenizer.normalize
         constraints = [self.task.constraint(example, normalize) for example in examples]
         choices = [c for c in constraints if isinstance(c, Choice)]
-        if len(choices) == len(examples):
-            return self._labels.choose(prefix, prompts, choices, advance)
-        return self._decode(prefix, prompts, constraints, examples, advance)
+        out: dict[int, Prediction] = {}
+        # Kernel by kernel, a batch of few rows takes about as long as a full one.
+        for prefix, members in prefix_groups(encoded, len(encoded), pack_cost=self.batch_tokens):
+            prompts = [prompt_row(encoded[i], len(prefix), self.encoder.chat.lead) for i in members]
+            if len(choices) == len(examples):
+                found = self._labels.choose(prefix, prompts, [choices[i] for i in members], advance)
+            else:
+                limits, asked = [constraints[i] for i in members], [examples[i] for i in members]
+                found = self._decode(prefix, prompts, limits, asked, advance)
+            out.update(zip(members, found, strict=True))
+        return [out[i] for i in range(len(examples))]
 
     def _decode(
         self,

@@ -7,6 +7,7 @@ tokens of the step, so it does not depend on how the examples are packed.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from accelerate import Accelerator
 from weitiao.config import RunConfig
 from weitiao.data.collate import Batch, packed_batch, padded_batch
 from weitiao.data.pack import Pack, PackRow, bins, pack, samples_of_step, steps_per_epoch, training_row
+from weitiao.data.prefix import PrefixGroup, prefix_groups
 from weitiao.engine import plain
 from weitiao.engine.forward import Forward
 from weitiao.engine.graphs import PackGraphs, RecordedCall, Size
@@ -65,11 +67,18 @@ class Loop:
         accelerator: Accelerator,
     ) -> None:
         """model: a PeftModel on its device, computed by `forward`. places: `file:line` of each of `examples`, which all
-        begin with `prefix`."""
+        begin with `prefix`; packs begin with it, or with more where that is shared by some."""
         self.config, self.model, self.forward, self.accelerator = config, model, forward, accelerator
-        self.places, self.prefix = places, prefix
-        self.rows = [training_row(e, len(prefix)) for e in examples]
+        self.places = places
         section = config.training
+        # Padded rows have a copy of the prefix each: groups would gain nothing.
+        groups = [PrefixGroup(prefix, tuple(range(len(examples))))]
+        if config.engine.packing:
+            groups = prefix_groups(examples, section.samples_per_step)
+        self.prefixes = [group.prefix for group in groups]
+        self.prefix_of = {i: number for number, group in enumerate(groups) for i in group.members}
+        """Row → index of its prefix."""
+        self.rows = [training_row(e, len(self.prefixes[self.prefix_of[i]])) for i, e in enumerate(examples)]
         self.per_epoch = steps_per_epoch(len(examples), section.samples_per_step)
         self.total = section.max_steps or max(1, round(section.num_train_epochs * self.per_epoch))
         self.parameters = [parameter for _, parameter in adapter_parameters(model)]
@@ -140,20 +149,20 @@ class Loop:
         """One optimizer update, on the samples of step `number`."""
         seed, section = self.config.run.seed, self.config.training
         members = samples_of_step(len(self.rows), section.samples_per_step, seed, number)
-        rows = [self.rows[i] for i in members]
-        share = 1 / sum(len(row.labels) for row in rows)
+        share = 1 / sum(len(self.rows[i].labels) for i in members)
         noise = (seed * 1_000_003 + number) * PACKS
         rate = section.learning_rate * self.share_of_rate(number)
         self._set_rate(rate)
         gradient = self._recorded_gradient if self.graphs else self._gradient
-        loss, tokens = gradient(rows, share, noise)
+        loss, tokens = gradient(members, share, noise)
         self._change_weights()
         self.guard.note(number)
         return Step(loss, self._norm.clone(), rate, len(members), tokens)
 
-    def _gradient(self, rows: Sequence[PackRow], share: float, noise: int) -> tuple[torch.Tensor, int]:
-        """Loss and computed tokens of the rows; the gradient is with the parameters. noise: seed of the first pack."""
-        batches = self._batches(rows)
+    def _gradient(self, members: Sequence[int], share: float, noise: int) -> tuple[torch.Tensor, int]:
+        """Loss and computed tokens of rows, by index; the gradient is with the parameters. noise: seed of the first
+        pack."""
+        batches = self._batches(members)
         total = torch.zeros((), device=self.forward.device)
         for at, batch in enumerate(batches):
             self._seed_dropout(noise + at)
@@ -163,16 +172,15 @@ class Loop:
             total += loss.detach().to(total.device)
         return total, sum(batch.input_ids.numel() for batch in batches)
 
-    def _recorded_gradient(self, rows: Sequence[PackRow], share: float, noise: int) -> tuple[torch.Tensor, int]:
+    def _recorded_gradient(self, members: Sequence[int], share: float, noise: int) -> tuple[torch.Tensor, int]:
         """The same by CUDA graphs."""
         assert self.graphs is not None
         self.graphs.loss.zero_()
-        packs = self._packs(rows)
+        packs = self._packs(members)
         for at, packed in enumerate(packs):
             self._seed_dropout(noise + at)
             self.graphs.add(packed, share)
-        tokens = len(packs) * len(self.prefix) + sum(len(row.ids) for row in rows)
-        return self.graphs.loss.clone(), tokens
+        return self.graphs.loss.clone(), sum(packed.tokens for packed in packs)
 
     def _changed(self) -> None:
         """Gradients to weights; of what a graph holds, nothing moves."""
@@ -201,7 +209,7 @@ class Loop:
         asked = config.engine.tokens_per_pack
         if not (config.engine.packing and forward.fast is not None):
             return Fit(asked or DEFAULT["cpu"], "nothing")
-        longest = len(self.prefix) + max(len(row.ids) for row in self.rows)
+        longest = max(len(self.prefixes[self.prefix_of[i]]) + len(row.ids) for i, row in enumerate(self.rows))
         reads = sorted((len(row.labels) for row in self.rows), reverse=True)[: config.training.samples_per_step]
         found = fit(forward, config.training.gradient_checkpointing, asked, longest, sum(reads))
         forward.fast.recompute = found.recompute
@@ -214,11 +222,16 @@ class Loop:
         steps = min(self.per_epoch, LOOKED_AHEAD)
         for number in range(steps):
             members = samples_of_step(len(self.rows), section.samples_per_step, self.config.run.seed, number)
-            needs += [Size.of(packed) for packed in self._packs([self.rows[i] for i in members])]
+            needs += [Size.of(packed) for packed in self._packs(members)]
         return PackGraphs(self.forward, self.parameters, needs, round(len(needs) / steps * self.total))
 
-    def _packs(self, rows: Sequence[PackRow]) -> list[Pack]:
-        return [packed for packed, _ in pack(self.prefix, rows, self.fit.tokens)]
+    def _packs(self, members: Sequence[int]) -> list[Pack]:
+        """Rows of one group in each."""
+        groups: dict[int, list[PackRow]] = defaultdict(list)
+        for i in members:
+            groups[self.prefix_of[i]].append(self.rows[i])
+        room = self.fit.tokens
+        return [packed for at, rows in groups.items() for packed, _ in pack(self.prefixes[at], rows, room)]
 
     def _recordable(self) -> bool:
         """Whether a step can be CUDA graphs. What a trained vision tower sees is of no fixed size, and torch's dropout
@@ -228,19 +241,19 @@ class Loop:
             return False
         unsteady = self.config.lora.lora_dropout > 0 and forward.kernels is plain and forward.device.type == "cuda"
         trained = forward.images is not None and forward.images.trained
-        longest = max(len(self.prefix), *(len(row.ids) for row in self.rows))
+        longest = max(*map(len, self.prefixes), *(len(row.ids) for row in self.rows))
         layout = split_layout(0, (longest,))
         took = layout.takes(forward.head.weight.dtype, forward.fast.layers[0].heads, forward.kernels)
         return forward.way == "split" and took and not unsteady and not trained
 
-    def _batches(self, rows: Sequence[PackRow]) -> list[Batch]:
+    def _batches(self, members: Sequence[int]) -> list[Batch]:
         if self.config.engine.packing:
-            return [packed_batch(packed) for packed in self._packs(rows)]
-        room = self.fit.tokens
-        lengths = [len(self.prefix) + len(row.ids) for row in rows]
-        widest = max(lengths)
+            return [packed_batch(packed) for packed in self._packs(members)]
+        [prefix], rows = self.prefixes, [self.rows[i] for i in members]
+        widest = len(prefix) + max(len(row.ids) for row in rows)
         # Bins of equal width: `room` bounds what padding fills, too.
-        return [padded_batch(self.prefix, [rows[i] for i in members]) for members in bins([widest] * len(rows), room)]
+        room = self.fit.tokens
+        return [padded_batch(prefix, [rows[i] for i in at]) for at in bins([widest] * len(rows), room)]
 
     def _figures(self, seconds: float) -> dict[str, float]:
         """Means over the steps since the last line. Waits for the device."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from weitiao.config import SCHEMA_VERSION, RunConfig, load_config
 from weitiao.data.encode import Encoder, shortening_note
-from weitiao.data.prefix import common_prefix
+from weitiao.data.prefix import prefix_groups
 from weitiao.data.splits import Splits, fingerprint, load
 from weitiao.data.summary import summary
 from weitiao.engine.build import Building, build_ahead
@@ -69,10 +69,12 @@ def _train(
     encoder = base.encoder(task, config.data.max_length, base.image_limits(config.data))
     building = Building()
     if config.model.device != "cpu" and config.engine.fast_layer and config.engine.triton and config.engine.packing:
-        building = build_ahead(base.folder, config.lora.r, config.lora.lora_dropout > 0, config.model.cache_dir)
+        building = build_ahead(
+            base.folder, config.lora.r, config.lora.lora_dropout > 0, config.model.cache_dir, config.model.dtype
+        )
     kind = str(model_config(base.folder).get("model_type"))
     libraries = libraries_ahead(kind, card=config.model.device in ("auto", "cuda"))
-    encoded, images, facts_of_splits, notes = _encoded(encoder, splits)
+    encoded, images, facts_of_splits, notes = _encoded(encoder, splits, config.training.samples_per_step)
 
     # torch takes seconds to import; a wrong key, a broken row or a damaged file is told before that.
     libraries.join()
@@ -129,7 +131,9 @@ def _report(run: RunFolder, screen: Screen) -> None:
         screen.note(f"no report ({type(error).__name__}: {error}); `weitiao report {run.path}` tries again")
 
 
-def _encoded(encoder: Encoder, splits: Splits) -> tuple[list[Encoded], list[PlacedImage], dict[str, Any], list[str]]:
+def _encoded(
+    encoder: Encoder, splits: Splits, samples_per_step: int
+) -> tuple[list[Encoded], list[PlacedImage], dict[str, Any], list[str]]:
     """(training rows as tokens, images of all rows, a summary of each split, what to tell of them). Held-out rows are
     rendered once too, so that none fails after hours of training."""
     notes, facts, images = [], {}, []
@@ -142,10 +146,18 @@ def _encoded(encoder: Encoder, splits: Splits) -> tuple[list[Encoded], list[Plac
             notes.append(note)
     notes.append(
         f"{len(encoded)} training rows, {sum(len(e.ids) for e in encoded):,} tokens, "
-        f"of which each row shares the first {len(common_prefix(encoded))}; "
+        f"of which each row shares the first {_shared(encoded, samples_per_step)}; "
         f"{len(splits.validation)} validation and {len(splits.test)} test rows"
     )
     return encoded, images, facts, notes
+
+
+def _shared(encoded: Sequence[Encoded], samples_per_step: int) -> str:
+    """Tokens, or with the fewest and most of several groups."""
+    lengths = [len(group.prefix) for group in prefix_groups(encoded, samples_per_step)]
+    if len(lengths) == 1:
+        return str(lengths[0])
+    return f"{min(lengths)} to {max(lengths)} with its group, of {len(lengths)}"
 
 
 def _run_loop(loop: Any, run: RunFolder, told: TaskFile, evaluate: Any, log: Record, screen: Screen) -> None:
