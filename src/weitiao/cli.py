@@ -222,6 +222,44 @@ def bench_train(
     print(json.dumps(found, ensure_ascii=False, indent=2)) if as_json else _show_bench(found)
 
 
+@bench_app.command("predict")
+def bench_predict(
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda where there is a card.")] = None,
+    profile: Annotated[
+        list[str] | None,
+        typer.Option(help="ner, classification or documents; by default classification and ner."),
+    ] = None,
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the model: smollm2-135m, qwen2-1.5b, glm4-9b or tiny; by default qwen2-1.5b on cuda, "
+            "smollm2-135m on a cpu."
+        ),
+    ] = None,
+    system: Annotated[
+        list[str] | None,
+        typer.Option(help="weitiao, tutorial, hf_batch or hf_generate_batch; by default all of them."),
+    ] = None,
+    rows: Annotated[int | None, typer.Option(min=2, help="By default 1024 on cuda, 32 on a cpu.")] = None,
+    checked: Annotated[
+        int | None,
+        typer.Option(min=1, help="Rows compared with the plain path; by default 128 on cuda, 16 on a cpu."),
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Blocks of each system.")] = 3,
+    seconds: Annotated[float, typer.Option(min=0, help="Seconds of a block; all rows once at least.")] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Predictions of Weitiao beside other systems: same random weights, same random rows. Downloads nothing."""
+    from weitiao.bench.request import asked_predict
+    from weitiao.tracking.screen import Screen
+
+    request = asked_predict(device, shape, profile or (), system or (), rows, checked, repeats=repeats, seconds=seconds)
+    from weitiao.bench.predict import bench_predict as measure  # imports torch
+
+    found = measure(request, Screen())
+    print(json.dumps(found, ensure_ascii=False, indent=2)) if as_json else _show_predictions(found)
+
+
 @app.callback(invoke_without_command=True)
 def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
@@ -263,6 +301,14 @@ def _show_bench(found: dict[str, Any]) -> None:
     from weitiao.bench.table import train_tables
 
     Console().print(train_tables(found))
+
+
+def _show_predictions(found: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from weitiao.bench.table import predict_tables
+
+    Console().print(predict_tables(found))
 
 
 if __name__ == "__main__":

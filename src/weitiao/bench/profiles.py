@@ -57,7 +57,7 @@ def samples(profile: Profile, count: int, vocabulary: int, seed: int) -> list[En
     """
     draw = random.Random(seed)
     prefix = _ids(draw, profile.prefix, vocabulary)
-    texts, answers = (_lengths(draw, quantile, count) for quantile in (profile.text, profile.answer))
+    texts, answers = (lengths(draw, quantile, count) for quantile in (profile.text, profile.answer))
     return [
         Encoded(prefix + _ids(draw, text + answer, vocabulary), profile.prefix + text)
         for text, answer in zip(texts, answers, strict=True)
@@ -74,10 +74,11 @@ def distinct_tokens(members: Sequence[Encoded], prefix: int) -> int:
     return prefix + sum(len(sample.ids) - 1 - prefix for sample in members)
 
 
-def _lengths(draw: random.Random, quantile: Quantile, count: int) -> list[int]:
-    lengths = [quantile((at + draw.uniform(0.001, 0.999)) / count) for at in range(count)]
-    draw.shuffle(lengths)
-    return lengths
+def lengths(draw: random.Random, quantile: Quantile, count: int) -> list[int]:
+    """`count` lengths in random order, one from each of as many equal strata."""
+    drawn = [quantile((at + draw.uniform(0.001, 0.999)) / count) for at in range(count)]
+    draw.shuffle(drawn)
+    return drawn
 
 
 def _ids(draw: random.Random, count: int, vocabulary: int) -> tuple[int, ...]:

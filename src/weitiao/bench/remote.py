@@ -24,7 +24,7 @@ import torch
 from weitiao.bench.equality import Gradients
 from weitiao.bench.measure import Lane, free
 from weitiao.bench.shapes import ModelMaker
-from weitiao.bench.system import System
+from weitiao.bench.system import Alternative
 from weitiao.bench.worker import FAILED, OUT_OF_MEMORY
 from weitiao.model.quiet import quiet
 from weitiao.types import Encoded
@@ -46,7 +46,7 @@ class Workers:
 
     def __init__(self, shape: str, device: torch.device) -> None:
         self.shape, self.device = shape, device
-        self._workers: dict[type[System], Worker] = {}
+        self._workers: dict[type[Alternative], Worker] = {}
         self._folder: tempfile.TemporaryDirectory[str] | None = None
 
     def __enter__(self) -> Workers:
@@ -60,7 +60,7 @@ class Workers:
         if self._folder is not None:
             self._folder.cleanup()
 
-    def of(self, kind: type[System]) -> Worker:
+    def of(self, kind: type[Alternative]) -> Worker:
         if kind not in self._workers:
             self._workers[kind] = Worker(kind, self)
         return self._workers[kind]
@@ -82,7 +82,7 @@ class Workers:
 
 
 class Worker:
-    def __init__(self, kind: type[System], workers: Workers) -> None:
+    def __init__(self, kind: type[Alternative], workers: Workers) -> None:
         self.kind, self.workers = kind, workers
         self.process: subprocess.Popen[bytes] | None = None
         self._overdue = threading.Event()
@@ -133,7 +133,7 @@ class Worker:
         self._overdue.clear()
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "weitiao.bench.worker", kind.__module__, workers.shape, str(workers.device)]
+                [sys.executable, "-m", kind.program, kind.__module__, workers.shape, str(workers.device)]
                 + ([] if kind.first_import is None else [kind.first_import]),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from weitiao.bench.answerers import answerer_names
 from weitiao.bench.profiles import PROFILES
 from weitiao.bench.shapes import SHAPES
 from weitiao.bench.systems import system_names
@@ -14,6 +15,10 @@ from weitiao.errors import ConfigError
 DEVICES = ("cpu", "cuda")
 DEFAULT_SHAPE = {"cuda": "qwen2-1.5b", "cpu": "smollm2-135m"}
 DEFAULT_PROFILES = {"cuda": tuple(PROFILES), "cpu": ("ner",)}
+PREDICTED = ("classification", "ner")
+"""Profiles of predictions, unless others are asked for."""
+DEFAULT_ROWS = {"cuda": 1024, "cpu": 32}
+DEFAULT_CHECKED = {"cuda": 128, "cpu": 16}
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,20 @@ class Request:
     dropout: float = 0.0
     curve: int = 0
     """Steps over which losses are compared; 0: they are not."""
+
+
+@dataclass(frozen=True)
+class PredictRequest:
+    device: str
+    shape: str
+    profiles: tuple[str, ...]
+    systems: tuple[str, ...]
+    rows: int
+    checked: int
+    """Rows whose answers are compared with the plain path's."""
+    repeats: int = 3
+    seconds: float = 10.0
+    """Of a block, which answers all rows once at least."""
 
 
 def asked(
@@ -52,6 +71,33 @@ def asked(
         tuple(profiles) or DEFAULT_PROFILES[there],
         tuple(samples_per_step) or (16, 256),
         tuple(systems) or system_names(),
+        **more,
+    )
+
+
+def asked_predict(
+    device: str | None = None,
+    shape: str | None = None,
+    profiles: Sequence[str] = (),
+    systems: Sequence[str] = (),
+    rows: int | None = None,
+    checked: int | None = None,
+    **more: Any,
+) -> PredictRequest:
+    """As `asked`, for predictions."""
+    _refuse_unknown("device", [device] if device else [], DEVICES)
+    _refuse_unknown("shape", [shape] if shape else [], SHAPES)
+    _refuse_unknown("profile", profiles, PROFILES)
+    _refuse_unknown("system", systems, answerer_names())
+    there = _there(device)
+    rows = rows or DEFAULT_ROWS[there]
+    return PredictRequest(
+        there,
+        shape or DEFAULT_SHAPE[there],
+        tuple(profiles) or PREDICTED,
+        tuple(systems) or answerer_names(),
+        rows,
+        min(rows, checked or DEFAULT_CHECKED[there]),
         **more,
     )
 

@@ -41,13 +41,25 @@ class Settings:
         )
 
 
-class System(ABC):
+class Alternative:
+    """One way to do the bench's work, as its own process is started for it (`remote.py`)."""
+
+    program = "weitiao.bench.worker"
+    """Module that the process runs."""
+    first_import: str | None = None
+    """What its process has to import before anything else."""
+
+    @classmethod
+    def environment(cls, folder: Path) -> Mapping[str, str]:
+        """Variables that its own process is started with. folder: for what it writes."""
+        return {}
+
+
+class System(Alternative, ABC):
     exact = True
     """Whether it computes the gradient of the mean over all answer tokens, without dropout of its own."""
     own_process = False
     """Whether it patches more than its own model, so that no other system may share its process (see `worker.py`)."""
-    first_import: str | None = None
-    """What its process has to import before anything else."""
     loads_itself = False
     """Whether it reads the weights from `make.folder`, and calls no `make`."""
     model: Any
@@ -59,11 +71,6 @@ class System(ABC):
         """Why it cannot train a model of transformers' `model_type` here; None when it can."""
         return None
 
-    @classmethod
-    def environment(cls, folder: Path) -> Mapping[str, str]:
-        """Variables that its own process is started with. folder: for what it writes."""
-        return {}
-
     @abstractmethod
     def prepare(self, make: ModelMaker, samples: Sequence[Encoded], settings: Settings) -> None:
         """Get ready to train a model of `make` on `samples`."""
@@ -72,10 +79,10 @@ class System(ABC):
     def step(self, number: int) -> torch.Tensor:
         """One optimizer update on the samples `settings.members(number)`; its mean loss, still on the device."""
 
-    def wake(self) -> None:  # noqa: B027  (most need nothing)
-        """Take what the steps of a block need besides model and optimizer."""
+    def wake(self) -> None:
+        """Take what the steps of a block need besides model and optimizer; most need nothing."""
 
-    def rest(self) -> None:  # noqa: B027
+    def rest(self) -> None:
         """Give it back, for other systems' blocks."""
 
 

@@ -29,6 +29,53 @@ def train_tables(found: Mapping[str, Any]) -> Group:
     return Group(*parts, *map(_curve, found.get("curves", ())))
 
 
+def predict_tables(found: Mapping[str, Any]) -> Group:
+    """One table for each profile, with what is not in it below."""
+    machine, rows = found["machine"], found["rows"]
+    about = f"{machine['shape']} · {machine['dtype']} · {machine.get('gpu') or machine['processor']}"
+    about += f", {machine['cores']} cores, {machine['threads']} threads · {machine['rows']} rows"
+    parts: list[Any] = [Text(about)]
+    for profile in dict.fromkeys(row["profile"] for row in rows):
+        members = [row for row in rows if row["profile"] == profile]
+        checks = [agreement_line(one) for one in found["agreement"] if one["profile"] == profile]
+        seen = [row for row in members if row["note"] is None]
+        notes = [f"{row['system']}: {row['note'] or row['setting']}" for row in members]
+        parts += [_predictions(profile, seen), Text("\n".join([*notes, *checks, ""]))]
+    return Group(*parts)
+
+
+def _predictions(title: str, rows: Sequence[Row]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    table.add_column("system", no_wrap=True)
+    for column in ("rows/s", "× HF", "answer\ntokens/s", "GiB", "first\nanswer", "warm-up", "equal"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for row in rows:
+        equal = "—" if row["equal"] is None else "yes" if row["equal"] else "NO"
+        table.add_row(
+            row["system"],
+            f"{_short(row['samples_per_second'])}\n{_short(row['low'])}–{_short(row['high'])}",
+            "—" if row["ratio"] is None else _short(row["ratio"]),
+            _short(row["answer_tokens_per_second"]),
+            "—" if row["peak_gib"] is None else f"{row['peak_gib']:.2f}",
+            f"{row['first_answer_seconds']:.1f} s",
+            f"{row['warm_up_seconds']:.1f} s",
+            equal,
+        )
+    return table
+
+
+def agreement_line(one: Row) -> str:
+    """Ours against the plain path, in a line."""
+    where = f"{one['profile']} against the plain path, {one['dtype']}, {one['layers'] or 'all'} layers"
+    if one["same"] is None:
+        return f"{where}: {one['note']}"
+    verdict = "equal" if one["equal"] else "NOT EQUAL"
+    return (
+        f"{where}, {one['rows']} rows: {verdict}; {one['same']:.2%} of answers the same, log-probabilities within "
+        f"{one['gap']:.0e}; {one['flipped']:.2%} are others in batches of 1 and of {one['together']}"
+    )
+
+
 def _curve(told: Row) -> Text:
     verdict = "within" if told["within"] else "NOT within"
     return Text(

@@ -16,7 +16,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from weitiao.types import Encoded
 
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from weitiao.bench.system import Settings, System
 
 DONE, OUT_OF_MEMORY, FAILED = "done", "out of memory", "failed"
+
+
+class Orders(Protocol):
+    """What a process does: each order is a method."""
+
+    def drop(self) -> None:
+        """Give back what is held."""
 
 
 class Bench:
@@ -77,7 +84,7 @@ class Bench:
         return make
 
 
-def answer(bench: Bench, order: str, arguments: Sequence[Any]) -> tuple[str, Any]:
+def answer(bench: Orders, order: str, arguments: Sequence[Any]) -> tuple[str, Any]:
     import torch
 
     from weitiao.bench.measure import free
@@ -97,8 +104,7 @@ def answer(bench: Bench, order: str, arguments: Sequence[Any]) -> tuple[str, Any
     return told
 
 
-def serve(orders: BinaryIO, answers: BinaryIO, module: str, shape: str, device: str) -> None:
-    bench = Bench(module, shape, device)
+def serve(orders: BinaryIO, answers: BinaryIO, bench: Orders) -> None:
     while True:
         try:
             order, arguments = pickle.load(orders)
@@ -108,12 +114,18 @@ def serve(orders: BinaryIO, answers: BinaryIO, module: str, shape: str, device: 
         answers.flush()
 
 
-def main(module: str, shape: str, device: str, first_import: str | None = None) -> None:
+def own_output() -> BinaryIO:
+    """This process's standard output, which nothing that is printed from now on reaches."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return answers
+
+
+def main(module: str, shape: str, device: str, first_import: str | None = None) -> None:
+    answers = own_output()
     if first_import is not None:
         importlib.import_module(first_import)
-    serve(sys.stdin.buffer, answers, module, shape, device)
+    serve(sys.stdin.buffer, answers, Bench(module, shape, device))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,44 @@
+"""Weitiao's own way: `prediction.predictor.Predictor` as a run folder opens it, from rows to parsed answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from weitiao.bench.answerer import Answerer, adapted
+from weitiao.bench.questions import STOP, Questions
+from weitiao.bench.shapes import ModelMaker
+from weitiao.prediction.predictor import BATCH_TOKENS, Predictor
+from weitiao.types import Prediction
+
+PLAIN: dict[str, Any] = {"batch_tokens": 1, "attention": "dense", "fast_layer": False, "triton": False}
+"""Nothing of the engine: transformers' own layers, one row a batch, each label by itself."""
+
+
+class Weitiao(Answerer):
+    def prepare(self, make: ModelMaker, questions: Questions) -> None:
+        self.questions, self.examples = questions, questions.examples()
+        self.predictor = predictor(adapted(make), questions)
+
+    @property
+    def setting(self) -> str:
+        return f"{BATCH_TOKENS} tokens a batch"
+
+    def answer(self, members: Sequence[int]) -> None:
+        self.predictor.answer([self.examples[at] for at in members])
+
+    def answer_tokens(self) -> tuple[int, ...]:
+        """Tokens of the rows' answers, the stop among them. In the bench's vocabulary a text has one spelling."""
+        return tuple(self._tokens(answer) for answer in self.predictor.answer(self.examples))
+
+    def _tokens(self, answer: Prediction) -> int:
+        return len(self.questions.chat.answer_ids(answer.text)) + STOP
+
+
+def predictor(model: Any, questions: Questions, **plain: Any) -> Predictor:
+    """plain: `PLAIN`, or nothing."""
+    settings = {"batch_tokens": BATCH_TOKENS, **plain}
+    return Predictor(questions.task, questions.encoder(), model, budget=questions.budget, **settings)
+
+
+ANSWERER = Weitiao

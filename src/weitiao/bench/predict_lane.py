@@ -1,0 +1,91 @@
+"""A way to predict at work in its process, and the rows that it answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from weitiao.bench.answerer import Block
+from weitiao.bench.questions import Questions
+from weitiao.bench.remote import Worker, WorkerFailed
+
+FEW = 8
+"""Rows that a slow way answers in a block, spread over the lengths of all."""
+
+
+@dataclass
+class Lane:
+    """A way at work, and what was seen of it."""
+
+    name: str
+    worker: Worker
+    folder: Path
+    """Of the weights."""
+    asked: Questions
+    members: Sequence[int]
+    sizes: Sequence[int]
+    """Rows of a batch that are tried."""
+    first_seconds: float = 0.0
+    """From the start of the process to its first answer."""
+    warm_up_seconds: float = 0.0
+    size: int = 0
+    setting: str = ""
+    blocks: list[Block] = field(default_factory=list)
+    note: str | None = None
+    """Why there are no blocks."""
+
+    def start(self) -> None:
+        begin = time.perf_counter()
+        self.worker.ask("first", self.folder, self.asked)
+        self.first_seconds = time.perf_counter() - begin
+        self.warm_up()
+        self.warm_up_seconds = time.perf_counter() - begin - self.first_seconds
+
+    def warm_up(self) -> None:
+        """A pass with each size; the fastest is taken."""
+        rates: dict[int, float] = {}
+        for size in self.sizes:
+            try:
+                block = self.worker.ask("block", self.members, 0.0, size)
+            except torch.cuda.OutOfMemoryError:
+                if not rates:
+                    raise
+                # It holds no model now.
+                self.worker.ask("first", self.folder, self.asked)
+                break
+            rates[size] = block.samples / block.seconds
+        self.size = max(rates, key=lambda size: rates[size])
+
+    def block(self, seconds: float) -> None:
+        self.blocks.append(self.worker.ask("block", self.members, seconds, self.size))
+        self.setting = self.worker.ask("setting")
+
+
+def guarded(lane: Lane, work: Callable[[Lane], None]) -> bool:
+    """Do it; where the card's memory is too small or the lane's process fails, the lane says so."""
+    try:
+        work(lane)
+        return True
+    except torch.cuda.OutOfMemoryError:
+        lane.note = "out of memory"
+    except WorkerFailed as failed:
+        lane.note = str(failed)
+    lane.blocks.clear()
+    lane.worker.stop()
+    return False
+
+
+def spread(asked: Questions, count: int) -> list[int]:
+    """Rows whose lengths, answers included, are spread as all rows' are: the middle ones of equal strata."""
+    ordered = sorted(range(len(asked.rows)), key=lambda at: len(asked.prompts[at]) + asked.answers[at])
+    count = min(count, len(ordered))
+    return [ordered[(2 * at + 1) * len(ordered) // (2 * count)] for at in range(count)]
+
+
+def tried(sizes: Sequence[int], rows: int) -> list[int]:
+    """Sizes up to the first that holds all rows."""
+    return [size for at, size in enumerate(sizes) if not at or sizes[at - 1] < rows]
