@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,11 +22,15 @@ from texts import texts
 from weitiao.data.encode import Encoder
 from weitiao.data.pack import Prompt
 from weitiao.data.prefix import common_prefix
+from weitiao.engine import graphs, slots
 from weitiao.engine.forward import Forward
+from weitiao.engine.slots import SlotCache
 from weitiao.families.base import families, family_of
 from weitiao.families.tokenizer import TextTokenizer
-from weitiao.prediction.decode import Decoded, Decoder
+from weitiao.prediction import decode
+from weitiao.prediction.decode import WIDE, Decoded, Decoder
 from weitiao.prediction.grammar import GrammarCompiler
+from weitiao.prediction.guess import Guesser, Worth
 from weitiao.prediction.predictor import Predictor
 from weitiao.tasks.ner import Ner, NerOptions
 from weitiao.types import Prediction, Row
@@ -50,6 +55,8 @@ class Setup:
     oracle: Any
     encoder: Encoder
     fast: bool
+    recorded: bool = False
+    """Steps as on a card, where a recorded function is called again."""
     known: dict[str, Decoded] = field(default_factory=dict)
     """Text → what the oracle wrote."""
 
@@ -66,17 +73,27 @@ class Setup:
         prompts = [self.encoder.prompt(example).ids for example in examples]
         return prompts, [task.constraint(example, self.encoder.chat.tokenizer.normalize) for example in examples]
 
-    def decode(self, rows: Sequence[str], *, shared: bool = True, budget: int = BUDGET) -> list[Decoded]:
+    def decode(
+        self,
+        rows: Sequence[str],
+        *,
+        shared: bool = True,
+        budget: int = BUDGET,
+        slots: int = 100,
+        decoder: Decoder | None = None,
+    ) -> list[Decoded]:
         prompts, grammars = self.asked(rows)
         prefix = common_prefix([self.encoder.prompt(self.example(text, self.encoder.task)) for text in rows])  # type: ignore[arg-type]
         prefix = prefix if shared else ()
         chat = self.encoder.chat
         forward = Forward(self.ours, fast=self.fast)
         assert (forward.fast is not None) == self.fast
-        decoder = Decoder(forward, chat.stop, budget)
+        if decoder is None:
+            decoder = Decoder(forward, chat.stop, budget)
+            decoder.recorded = self.recorded
         compiler = GrammarCompiler(chat.tokenizer, self.ours.lm_head.out_features, chat.stop)
         own = [Prompt(prompt[len(prefix) :]) for prompt in prompts]
-        return decoder.decode(decoder.prefix_cache(prefix), own, compiler.matchers(grammars))
+        return decoder.decode(prefix, own, compiler.guide(grammars), slots)
 
     def by_brute_force(self, text: str, budget: int) -> Decoded:
         """Greedy, one text, no cache: the likeliest token that the grammar allows, until the stop."""
@@ -135,12 +152,72 @@ def setup(request: pytest.FixtureRequest) -> Setup:
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared prefix", "no prefix"])
-def test_batch(setup: Setup, shared: bool) -> None:
-    """Rows of many lengths; some end early, so that the batch shrinks while others go on."""
-    found = setup.decode(TEXTS, shared=shared)
+@pytest.mark.parametrize("slots", [100, 3, 1])
+def test_batch(setup: Setup, shared: bool, slots: int) -> None:
+    """Rows of many lengths; some end early, so that others take their slots, or the batch shrinks."""
+    found = setup.decode(TEXTS, shared=shared, slots=slots)
     setup.assert_equal(TEXTS, found)
     lengths = sorted(len(decoded.ids) for decoded in found)
     assert lengths[len(lengths) // 2] < lengths[-1], f"no row went on behind the half of the batch: {lengths}"
+
+
+@pytest.mark.parametrize("wide", [True, False], ids=["always", "never"])
+def test_guesses_change_nothing(setup: Setup, wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether all steps have guesses, or none; where they are right, there are fewer steps."""
+    steps = []
+    step = Forward.step
+    monkeypatch.setattr(Worth, "wide", lambda self, answers: wide)
+    monkeypatch.setattr(Forward, "step", lambda self, ids, *rest: steps.append(ids.shape[1]) or step(self, ids, *rest))
+    [found] = setup.decode([TEXTS[2]], budget=24)
+    setup.assert_equal([TEXTS[2]], [found], 24)
+    assert (WIDE in steps[2:]) == wide
+
+
+def test_recorded_steps(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that a step reads or writes moves between two of a size. Graphs need a card: here a function that was
+    recorded is called again, with what was put where it reads."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(graphs, "record", lambda function, pool=None: SimpleNamespace(replay=function))
+    monkeypatch.setattr(setup, "recorded", setup.fast)  # layers of transformers are not
+    setup.assert_equal(TEXTS, setup.decode(TEXTS, slots=4))
+
+
+def test_a_decoder_answers_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a card it keeps its slots for the next prompts, which may be longer, more, or behind another prefix."""
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
+    monkeypatch.setattr(graphs, "record", lambda function, pool=None: SimpleNamespace(replay=function))
+    forward = Forward(setup.ours, fast=setup.fast)
+    decoder = Decoder(forward, setup.encoder.chat.stop, BUDGET)
+    decoder.recorded = setup.fast
+    for rows in (TEXTS[3:5], TEXTS, TEXTS[:1], TEXTS[1:]):
+        setup.assert_equal(rows, setup.decode(rows, slots=3, decoder=decoder))
+    assert (decoder._steps is not None) == setup.fast
+    decoder.rest()
+    setup.assert_equal(TEXTS[:2], setup.decode(TEXTS[:2], decoder=decoder))
+
+
+def test_slots_grow(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers longer than there is room for at first."""
+    lengths = []
+    grow = SlotCache.make_room
+
+    def growing(self: SlotCache, tokens: int) -> None:
+        lengths.append(self.length)
+        grow(self, tokens)
+
+    monkeypatch.setattr(SlotCache, "make_room", growing)
+    monkeypatch.setattr(slots, "ROUNDED", 1)
+    # Of a text alone, all but the last token of the prompt is prefix, and an answer may be as long as the rest.
+    setup.assert_equal([TEXTS[2]], setup.decode([TEXTS[2]]))
+    assert lengths[0] < lengths[-1]
+
+
+def test_long_prompts_are_read_in_parts(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(decode.PREFILL, "cpu", 10)
+    setup.assert_equal(TEXTS, setup.decode(TEXTS))
+    setup.assert_equal(TEXTS, setup.decode(TEXTS, shared=False, slots=2))
 
 
 def test_alone_as_in_a_batch(setup: Setup) -> None:
@@ -161,17 +238,11 @@ def test_budget(setup: Setup, budget: int) -> None:
 
 
 def test_a_spoilt_mask_is_found(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row that sees its padding writes something else."""
-    from weitiao.engine import forward
-
-    whole = setup.decode(TEXTS)
-    plan = forward.CachePlan
-    monkeypatch.setattr(
-        forward,
-        "CachePlan",
-        lambda mask, *more: plan(torch.ones_like(mask) if mask.shape[2] == 1 else mask, *more),
-    )
-    found = setup.decode(TEXTS)
+    """A row that sees what others left in its slot writes something else."""
+    whole = setup.decode(TEXTS, slots=2)
+    bias = SlotCache.bias
+    monkeypatch.setattr(SlotCache, "bias", lambda self, *told: torch.zeros_like(bias(self, *told)))
+    found = setup.decode(TEXTS, slots=2)
     pairs = zip(whole, found, strict=True)
     assert any(a.ids != b.ids or abs(a.log_probability - b.log_probability) > 0.01 for a, b in pairs)
 
@@ -212,18 +283,19 @@ def answering_of(folder: Path, output_format: str, budget: int) -> Answering:
 
 def test_a_large_budget_leaves_batches_large(qwen2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One long answer in training must not make every later batch a row or two."""
-    sizes = []
+    seen = []
     decode = Decoder.decode
 
-    def counting(self: Decoder, prefix: Any, prompts: Sequence[Sequence[int]], *rest: Any) -> list[Decoded]:
-        sizes.append(len(prompts))
-        self.budget = 4  # the sizes are decided by now
-        return decode(self, prefix, prompts, *rest)
+    def counting(self: Decoder, prefix: Any, prompts: Any, guide: Any, slots: int, *rest: Any) -> list[Decoded]:
+        seen.append(slots)
+        self.budget = 4  # the slots are decided by now
+        return decode(self, prefix, prompts, guide, slots, *rest)
 
     monkeypatch.setattr(Decoder, "decode", counting)
     rows = ["李华住在南京。"] * 16
     assert len(answering_of(qwen2_folder, "lines", budget=4000).answers(rows, seed=0)) == 16
-    assert sizes == [16]
+    assert len(seen) == 1
+    assert seen[0] >= 16
 
 
 @pytest.mark.parametrize("name", ["qwen2", "llama"])
@@ -233,11 +305,11 @@ def test_several_prefixes(name: str, request: pytest.FixtureRequest, monkeypatch
     rows = [text * 25 + "赵敏上海" * (at % 3) + TEXTS[at % 4] for at in range(12) for text in (TEXTS[1], TEXTS[6])]
     alone = [made.answers([row], seed=3)[0] for row in rows]
     prefixes = []
-    cached = Decoder.prefix_cache
-    monkeypatch.setattr(Decoder, "prefix_cache", lambda self, ids: prefixes.append(ids) or cached(self, ids))
+    decode = Decoder.decode
+    monkeypatch.setattr(Decoder, "decode", lambda self, ids, *rest: prefixes.append(ids) or decode(self, ids, *rest))
     monkeypatch.setattr(made.predictor, "batch_tokens", 1024)
     together = made.answers(rows, seed=3)
-    assert len(prefixes) == 2
+    assert len(set(prefixes)) == 2
     assert min(map(len, prefixes)) > 150
     assert [found.text for found in together] == [found.text for found in alone]
     assert len({found.text for found in together}) > 2
@@ -278,3 +350,20 @@ def test_a_cut_answer_reads(qwen2_folder: Path, output_format: str) -> None:
             assert_valid(text, prediction)
         if budget < 4:
             assert all(prediction.probability is None for prediction in cut), "no answer was cut"
+
+
+@settings(max_examples=50)
+@given(ids=st.lists(st.integers(0, 4), max_size=30), most=st.integers(1, 5))
+def test_a_guess_is_what_followed_before(ids: list[int], most: int) -> None:
+    guesser = Guesser(ids[:10])
+    for token in ids[10:]:
+        guesser.add(token)
+    found = guesser.guess([], most)
+    assert len(found) <= most
+    if len(ids) > 1 and ids[-1] in ids[:-1]:
+        size = 2 if any(ids[at : at + 2] == ids[-2:] for at in range(len(ids) - 2)) else 1
+        places = [at for at in range(len(ids) - size) if ids[at : at + size] == ids[-size:]]
+        assert found == ids[places[-1] + size :][:most]
+    else:
+        assert found == []
+    assert guesser.guess([7, 8], 1) == [7]

@@ -276,7 +276,7 @@ def test_free_text_is_decoded_as_without_a_cache(setup: Setup, tmp_path: Path, f
     encoded = [setup.encoder.prompt(example) for example in examples]
     prefix = common_prefix(encoded)
     prompts = [prompt_row(e, len(prefix)) for e in encoded]
-    found = decoder.decode(decoder.prefix_cache(prefix), prompts, grammar.any_text)
+    found = decoder.decode(prefix, prompts, grammar.any_text, 3)
     forbidden = [*set(chat.tokenizer.controls.values()) - {chat.stop}, *range(chat.tokenizer.size, grammar.vocabulary)]
     for example, decoded in zip(examples, found, strict=True):
         answer: list[int] = []

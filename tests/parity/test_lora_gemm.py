@@ -198,8 +198,8 @@ def test_a_run_learns_the_same_either_way(
 
 
 def test_what_an_adapter_adds_is_not_rounded_away(qwen2_folder: Path) -> None:
-    """An adapter that was updated once adds less than half of a bfloat16's last digit. PEFT adds it to a product that is
-    rounded already, where it vanishes; in one product with the weights it counts, on the average over many elements."""
+    """An adapter that was updated once adds less than half of a bfloat16's last digit. PEFT adds it to a product that
+    is rounded already, where it vanishes; in one product with the weights it counts, on the average over many."""
     torch.manual_seed(0)
     peft = get_peft_model(
         nn.Sequential(nn.Linear(256, 512, bias=False)).to(torch.bfloat16), LoraConfig(r=8, target_modules=["0"])

@@ -9,7 +9,8 @@ left to transformers' own forward pass, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Literal
 
@@ -18,9 +19,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from weitiao.engine import plain
-from weitiao.engine.attention_plan import AttentionPlan, CachePlan
+from weitiao.engine.attention_plan import AttentionPlan
 from weitiao.engine.lora_gemm import FoldedMlp, LoraGroup, adapters_copied, foldable, groupable
 from weitiao.engine.pieces import AddNorm, Rotate, Swiglu
+from weitiao.engine.slots import SlotPlan
 from weitiao.engine.split_attention import Heads, SplitAttention
 
 KNOWN = ("Qwen2Model", "Qwen3Model", "LlamaModel", "GlmModel", "Glm4Model", "Qwen2VLTextModel", "Qwen2_5_VLTextModel")
@@ -46,6 +48,17 @@ class FastDecoder:
             group.seed, group.place = self.seed, place
         self.recompute: Literal["nothing", "gate_up", "layer"] = "nothing"
         """What is computed again in the backward pass instead of kept."""
+        self._steady = False
+
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """Meanwhile the adapters stay what they are now, and are brought up to date no more."""
+        self.refresh()
+        self._steady = True
+        try:
+            yield
+        finally:
+            self._steady = False
 
     @property
     def random(self) -> bool:
@@ -57,14 +70,15 @@ class FastDecoder:
         self,
         embedded: torch.Tensor,
         positions: torch.Tensor,
-        plan: AttentionPlan | CachePlan,
+        plan: AttentionPlan | SlotPlan,
         keep: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """embedded [T, H], T = B · new; positions int64 [B, new] or [3, B, new]; keep int64 [N] → the last hidden
         states [N, H] of these tokens, normed; without `keep` of all. In the last layer, what is behind the attention
         is computed for them alone."""
         self.layers[0].qkv.check()
-        self.refresh()
+        if not self._steady:
+            self.refresh()
         table = self._rotation(embedded, positions)
         x, delta = embedded, None
         again = self._again if torch.is_grad_enabled() else _once
@@ -131,7 +145,7 @@ class _Layer:
         x: torch.Tensor,
         delta: torch.Tensor | None,
         table: Table,
-        plan: AttentionPlan | CachePlan,
+        plan: AttentionPlan | SlotPlan,
         keep: torch.Tensor | None,
         part: Callable[..., torch.Tensor],
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -161,7 +175,7 @@ class _Layer:
     def _gated(self, normed: torch.Tensor) -> torch.Tensor:
         return Swiglu.apply(self.gate_up(normed), self.down.pad, self.kernels)  # type: ignore[no-any-return]
 
-    def _attended(self, qkv: torch.Tensor, table: Table, plan: AttentionPlan | CachePlan) -> torch.Tensor:
+    def _attended(self, qkv: torch.Tensor, table: Table, plan: AttentionPlan | SlotPlan) -> torch.Tensor:
         """[T, (H + 2 Hk) D] → [T, H D + pad]."""
         heads, attention = self.heads, self.layer.self_attn
         if hasattr(attention, "q_norm"):

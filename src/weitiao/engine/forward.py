@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 from collections.abc import Sequence
@@ -12,9 +13,10 @@ import torch
 
 from weitiao.data.collate import Batch
 from weitiao.engine import plain
-from weitiao.engine.attention_plan import NAME, AttentionPlan, CachePlan, Way
+from weitiao.engine.attention_plan import NAME, AttentionPlan, Way
 from weitiao.engine.fast_layer import FastDecoder, unfit
 from weitiao.engine.image_features import ImageFeatures
+from weitiao.engine.slots import SlotCache, SlotPlan
 from weitiao.engine.supervised_loss import answer_loss
 from weitiao.types import PlacedImage
 
@@ -42,6 +44,10 @@ class Forward:
         self.kernels = _kernels(triton, self.device)
         self.slow_because = unfit(self.body) if fast else None
         self.fast = FastDecoder(self.body, self.kernels) if fast and not self.slow_because else None
+
+    def steady(self) -> contextlib.AbstractContextManager[None]:
+        """Meanwhile the adapters do not change, which need not be looked at in every pass."""
+        return contextlib.nullcontext() if self.fast is None else self.fast.steady()
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """Last hidden states after the final norm, [N, H], at the batch's `keep`."""
@@ -73,30 +79,28 @@ class Forward:
         self,
         ids: torch.Tensor,
         positions: torch.Tensor,
-        mask: torch.Tensor,
-        cache: Any,
+        cache: SlotCache,
+        keep: torch.Tensor | None = None,
         images: Sequence[PlacedImage] = (),
         image_places: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Last hidden states [B, new, H] of new tokens; their K/V is appended to `cache`, a `DynamicCache`.
+        """Last hidden states [N, H] of new tokens, whose K and V go where `cache.begin` said.
 
-        ids: int64 [B, new]. positions, images, image_places: as in a `Batch`. mask: bool [B, 1, new, cached + new],
-        True where a token may look.
+        ids: int64 [B, n], on the device as all tensors here. positions, images, image_places: as in a `Batch`. keep:
+        int64 [N], into the flattened B × n, the tokens whose states are wanted; None: all.
         """
-        places = None if image_places is None else image_places.to(self.device)
-        embedded = self._embedded(ids.to(self.device), images, places)
+        embedded = self._embedded(ids, images, image_places)
         if self.fast is not None:
-            plan = CachePlan(mask.to(self.device), len(ids), cache)
-            states = self.fast(embedded.flatten(0, 1), positions.to(self.device), plan)
-            return states.unflatten(0, ids.shape)
+            return self.fast(embedded.flatten(0, 1), positions, SlotPlan(cache, len(ids)), keep)
         use_attention(self.body, NAME)
-        return self.body(
+        states = self.body(
             inputs_embeds=embedded,
-            position_ids=positions.to(self.device),
+            position_ids=positions,
             use_cache=True,
-            attention_plan=CachePlan(mask.to(self.device)),
+            attention_plan=SlotPlan(cache),
             **{self._cache_name: cache},
-        ).last_hidden_state
+        ).last_hidden_state.flatten(0, 1)
+        return states if keep is None else states[keep.to(states.device)]
 
     @property
     def _cache_name(self) -> str:

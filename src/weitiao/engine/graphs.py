@@ -232,8 +232,9 @@ class _SizedGraph:
 class RecordedCall:
     """A function of no arguments that computes on fixed addresses: its first call kernel by kernel, then as a graph."""
 
-    def __init__(self, function: Callable[[], None]) -> None:
-        self.function, self.called = function, False
+    def __init__(self, function: Callable[[], None], pool: Any = None) -> None:
+        """pool: memory of other graphs, to be shared, where none needs what another left there."""
+        self.function, self.pool, self.called = function, pool, False
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
@@ -242,7 +243,7 @@ class RecordedCall:
             self.called = True
             return
         if self.graph is None:
-            self.graph = record(self.function)
+            self.graph = record(self.function, self.pool)
         self.graph.replay()
 
 

@@ -502,6 +502,36 @@ def cross_entropy_(logits: torch.Tensor, labels: torch.Tensor, ignored: int) -> 
     return losses
 
 
+@triton.jit
+def _chosen(logits, allowed, tokens, chances, vocabulary, stride, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    row, at = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK)
+    here, words = logits + row * vocabulary, allowed + row * stride
+    top, total = tl.full((BLOCK,), -1e30, tl.float32), tl.zeros((BLOCK,), tl.float32)
+    best = tl.zeros((BLOCK,), tl.int32)
+    for start in range(0, vocabulary, BLOCK):
+        token = start + at
+        inside = token < vocabulary
+        may = (tl.load(words + token // 32, inside, 0) >> (token % 32)) & 1
+        value = tl.where(may == 1, tl.load(here + token, inside, -1e30).to(tl.float32), -1e30)
+        higher = tl.maximum(top, value)
+        total = total * tl.exp(top - higher) + tl.where(may == 1, tl.exp(value - higher), 0.0)
+        best = tl.where(value > top, token, best)
+        top = higher
+    highest = tl.max(top)
+    tl.store(chances + row, -tl.log(tl.sum(total * tl.exp(top - highest))))
+    # Of equal ones the first, whatever the block.
+    tl.store(tokens + row, tl.min(tl.where(top == highest, best, vocabulary)).to(tl.int64))
+
+
+def chosen(logits: torch.Tensor, allowed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    logits = _rows(logits)
+    tokens = torch.empty(len(logits), dtype=torch.long, device=logits.device)
+    chances = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
+    stride = allowed.stride(0) if len(allowed) > 1 else 0
+    _chosen[(len(logits),)](logits, allowed, tokens, chances, logits.shape[1], stride, VOCABULARY, num_warps=8)
+    return tokens, chances
+
+
 def _limit(rate: float) -> int:
     """Never a number that Triton would compile in."""
     return max(16, round(rate * (2**32 - 1)))

@@ -173,3 +173,26 @@ def cross_entropy_(logits: torch.Tensor, labels: torch.Tensor, ignored: int) -> 
     share.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=share.dtype))
     logits.copy_(share.mul_(counted[:, None]))
     return losses
+
+
+CHOSEN = 256
+"""Rows of logits that `chosen` looks at together, in float32."""
+
+
+def chosen(logits: torch.Tensor, allowed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of logits [N, V], the likeliest allowed token of each, int64 [N], and its log-probability among the allowed ones,
+    float32 [N], in nats.
+
+    allowed: int32 [N, words], or [1, words] for all of them; bit t % 32 of word t // 32 is that of token t. Where none
+    is allowed, neither result means anything.
+    """
+    each = torch.arange(32, dtype=torch.int32, device=logits.device)
+    tokens, chances = [], []
+    for start in range(0, len(logits), CHOSEN):
+        part = slice(start, start + CHOSEN)
+        words = allowed[part] if len(allowed) > 1 else allowed
+        may = ((words[:, :, None] >> each) & 1).bool().flatten(1)[:, : logits.shape[1]]
+        chance, token = logits[part].float().masked_fill(~may, -torch.inf).log_softmax(-1).max(-1)
+        tokens.append(token)
+        chances.append(chance)
+    return torch.cat(tokens), torch.cat(chances)

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from weitiao.errors import ModelError, first_line
 from weitiao.families.tokenizer import TextTokenizer
 from weitiao.types import Grammar
 
+Bits = NDArray[np.int32]
+"""[masks, words]: bit t % 32 of word t // 32 says whether token t is allowed."""
+Asked = tuple[int, int, Sequence[int]]
+"""(answer, first mask to fill, tokens that it may go on with): a mask for now, and one behind each of the tokens."""
 
-class Allowed(Protocol):
-    """Which tokens may come next in each row of a batch."""
 
-    def allowed(self) -> torch.Tensor:
-        """bool [rows, vocabulary], or [1, vocabulary] for all of them alike."""
+class Guide(Protocol):
+    """Which tokens may come next in each of many answers."""
 
-    def take(self, tokens: Sequence[int]) -> None:
-        """What came next in each row."""
+    everywhere: Bits | None
+    """The mask, where it is always the same."""
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these rows alone."""
+    def fill(self, asked: Sequence[Asked], bits: Bits) -> None:
+        """Write masks. Behind a token that is not allowed they are left as they are."""
+
+    def take(self, answer: int, token: int) -> None:
+        """What came next in an answer; no stop."""
+
+    def forced(self, answer: int) -> list[int]:
+        """Tokens of the only text that can come next; the model may write it in other tokens."""
+
+    def end(self, answer: int) -> None:
+        """Nothing more is asked of an answer."""
 
 
 class GrammarCompiler:
-    """Makes matchers for one tokenizer. vocabulary: width of the model's logits; stop: id that ends an answer."""
+    """Makes guides for one tokenizer. vocabulary: width of the model's logits; stop: id that ends an answer."""
 
     def __init__(self, tokenizer: TextTokenizer, vocabulary: int, stop: int) -> None:
         self._tokenizer, self.vocabulary, self.stop = tokenizer, vocabulary, stop
@@ -39,76 +50,83 @@ class GrammarCompiler:
 
         return LLTokenizer(self._tokenizer.spec(), n_vocab=self.vocabulary, eos_token=self.stop)
 
-    def matchers(self, grammars: Sequence[Grammar]) -> Matchers:
-        return Matchers([Matcher(self._vocabulary, g, self.stop) for g in grammars], self.vocabulary)
+    @cached_property
+    def _executor(self):  # type: ignore[no-untyped-def]
+        """Threads that fill masks."""
+        from llguidance import LLExecutor
+
+        return LLExecutor()
+
+    def guide(self, grammars: Sequence[Grammar]) -> Grammars:
+        return Grammars(lambda answer: self._matcher(grammars[answer]), self._executor)
+
+    def _matcher(self, grammar: Grammar) -> Any:
+        from llguidance import LLMatcher
+
+        matcher = LLMatcher(self._vocabulary, grammar.lark, log_level=0)
+        if matcher.is_error():
+            raise ModelError(f"the answer grammar cannot be compiled: {first_line(matcher.get_error())}")
+        return matcher
 
     @cached_property
     def any_text(self) -> AnyText:
-        text = torch.zeros(1, self.vocabulary, dtype=torch.bool)
-        text[0, : min(self.vocabulary, self._tokenizer.size)] = True
-        text[0, [id for id in self._tokenizer.controls.values() if id < self.vocabulary]] = False
-        text[0, self.stop] = True
-        return AnyText(text)
+        text = np.zeros(-(-self.vocabulary // 32) * 32, dtype=np.uint8)
+        text[: min(self.vocabulary, self._tokenizer.size)] = 1
+        text[[id for id in self._tokenizer.controls.values() if id < self.vocabulary]] = 0
+        text[self.stop] = 1
+        return AnyText(np.packbits(text, bitorder="little").view(np.int32)[None])
 
 
-class Matcher:
-    """Progress of one answer through its grammar."""
+class Grammars:
+    everywhere: Bits | None = None
 
-    def __init__(self, vocabulary, grammar: Grammar, stop: int) -> None:  # type: ignore[no-untyped-def]
-        from llguidance import LLMatcher
+    def __init__(self, matcher: Callable[[int], Any], executor: Any) -> None:
+        """matcher: makes the LLMatcher of an answer."""
+        self._matcher, self._executor = matcher, executor
+        self._matchers: dict[int, Any] = {}
 
-        self._inner = LLMatcher(vocabulary, grammar.lark, log_level=0)
-        self._stop = stop
-        if self._inner.is_error():
-            raise ModelError(f"the answer grammar cannot be compiled: {first_line(self._inner.get_error())}")
+    def fill(self, asked: Sequence[Asked], bits: Bits) -> None:
+        from llguidance.numpy import fill_next_token_bitmask_par, fill_next_token_bitmask_par_with_draft_tokens
 
-    @property
-    def inner(self):  # type: ignore[no-untyped-def]
-        return self._inner
+        for answer, _, _ in asked:
+            if answer not in self._matchers:
+                self._matchers[answer] = self._matcher(answer)
+        told = [(self._matchers[answer], at, list(tokens)) for answer, at, tokens in asked]
+        if short := [(matcher, at) for matcher, at, tokens in told if not tokens]:
+            fill_next_token_bitmask_par(self._executor, short, bits)
+        if long := [item for item in told if item[2]]:
+            fill_next_token_bitmask_par_with_draft_tokens(self._executor, long, bits)
 
-    def take(self, token: int) -> None:
-        if token != self._stop and not self._inner.consume_token(token):
+    def take(self, answer: int, token: int) -> None:
+        if not self._matchers[answer].consume_token(token):
             raise RuntimeError(f"token {token} is outside the grammar although its mask allowed it")
 
+    def forced(self, answer: int) -> list[int]:
+        return list(self._matchers[answer].compute_ff_tokens())
 
-class Matchers:
-    """The matchers of a batch, and its mask of allowed tokens."""
-
-    def __init__(self, matchers: Sequence[Matcher], vocabulary: int) -> None:
-        import llguidance.numpy
-
-        self._rows = list(matchers)
-        self._bits = llguidance.numpy.allocate_token_bitmask(len(matchers), vocabulary)
-        self._vocabulary = vocabulary
-
-    def allowed(self) -> torch.Tensor:
-        """bool [rows, vocabulary] on the CPU."""
-        import llguidance.numpy
-
-        for at, matcher in enumerate(self._rows):
-            llguidance.numpy.fill_next_token_bitmask(matcher.inner, self._bits, at)
-        bits = np.unpackbits(self._bits[: len(self._rows)].view(np.uint8), axis=1, bitorder="little")
-        return torch.from_numpy(bits[:, : self._vocabulary].astype(bool))
-
-    def take(self, tokens: Sequence[int]) -> None:
-        for matcher, token in zip(self._rows, tokens, strict=True):
-            matcher.take(token)
-
-    def keep(self, rows: Sequence[int]) -> None:
-        self._rows = [self._rows[row] for row in rows]
+    def end(self, answer: int) -> None:
+        del self._matchers[answer]
 
 
 class AnyText:
     """Every token but control tokens, and the stop."""
 
-    def __init__(self, text: torch.Tensor) -> None:
-        self._text = text
+    def __init__(self, everywhere: Bits) -> None:
+        self.everywhere: Bits | None = everywhere
 
-    def allowed(self) -> torch.Tensor:
-        return self._text
+    def fill(self, asked: Sequence[Asked], bits: Bits) -> None:
+        """Nothing to do."""
 
-    def take(self, tokens: Sequence[int]) -> None:
-        pass
+    def take(self, answer: int, token: int) -> None:
+        """Nothing to do."""
 
-    def keep(self, rows: Sequence[int]) -> None:
-        pass
+    def forced(self, answer: int) -> list[int]:
+        return []
+
+    def end(self, answer: int) -> None:
+        """Nothing to do."""
+
+
+def words(vocabulary: int) -> int:
+    """Of a mask."""
+    return -(-vocabulary // 32)

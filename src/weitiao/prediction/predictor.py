@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 
 from weitiao.data.encode import Encoder
-from weitiao.data.pack import Prompt, bins, prompt_row
+from weitiao.data.pack import Prompt, prompt_row
 from weitiao.data.prefix import prefix_groups
 from weitiao.engine.attention_plan import choose_way
 from weitiao.engine.forward import Forward
@@ -25,7 +26,7 @@ from weitiao.model.placement import place
 from weitiao.prediction.adapter_folder import AdapterFolder, open_folder
 from weitiao.prediction.calibration import given, with_temperature
 from weitiao.prediction.decode import Decoded, Decoder
-from weitiao.prediction.grammar import Allowed, GrammarCompiler
+from weitiao.prediction.grammar import GrammarCompiler, Guide
 from weitiao.prediction.label_scores import LabelScorer
 from weitiao.tasks.base import Example, Task
 from weitiao.types import Choice, Constraint, Grammar, Prediction, Row
@@ -52,6 +53,7 @@ class Predictor:
         attention: str = "auto",
         fast_layer: bool = True,
         triton: bool = True,
+        cuda_graphs: bool = True,
         images: ImageFeatures | None = None,
     ) -> None:
         """model: a PeftModel. budget: most tokens of a decoded answer. images: for a model that reads them."""
@@ -63,7 +65,7 @@ class Predictor:
         chat = encoder.chat
         self._labels = LabelScorer(self.forward, chat, batch_tokens)
         self._grammars = GrammarCompiler(chat.tokenizer, weight.shape[0], chat.stop)
-        self._decoder = Decoder(self.forward, chat.stop, budget)
+        self._decoder = Decoder(self.forward, chat.stop, budget, cuda_graphs)
         self.columns: Mapping[str, str] = {}
         self.temperature = 1.0
         """Of the probabilities; see calibration.py."""
@@ -115,10 +117,12 @@ class Predictor:
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), self.forward.steady():
                 answers = self._answer(examples, advance)
         finally:
             self.model.train(was_training)
+            if was_training:
+                self._decoder.rest()  # training needs the memory
         return [with_temperature(answer, self.temperature) for answer in answers]
 
     @contextlib.contextmanager
@@ -159,19 +163,19 @@ class Predictor:
         advance: Advance,
     ) -> list[Prediction]:
         out: dict[int, Prediction] = {}
-        shared = self._decoder.prefix_cache(prefix)
-        # Each row holds the prefix, its prompt and its answer in the cache; few answers are longer than their prompt.
+        # A slot has room for the prefix, a prompt and its answer; few answers are longer than their prompt.
         sizes = [len(prefix) + len(prompt.ids) + min(len(prompt.ids), self._decoder.budget) for prompt in prompts]
-        for members in bins(sizes, max(self.batch_tokens, max(sizes))):
-            allowed = self._allowed([constraints[i] for i in members])
+        for members in _of_one_size(sizes):
+            slots = max(1, self.batch_tokens // max(sizes[i] for i in members))
+            guide = self._guide([constraints[i] for i in members])
             spent = partial(self._spent, [examples[i] for i in members])
-            found = self._decoder.decode(shared, [prompts[i] for i in members], allowed, spent, advance)
+            found = self._decoder.decode(prefix, [prompts[i] for i in members], guide, slots, spent, advance)
             out.update((i, self._read(decoded, examples[i])) for i, decoded in zip(members, found, strict=True))
         return [out[i] for i in range(len(prompts))]
 
-    def _allowed(self, constraints: Sequence[Constraint]) -> Allowed:
+    def _guide(self, constraints: Sequence[Constraint]) -> Guide:
         grammars = [c for c in constraints if isinstance(c, Grammar)]
-        return self._grammars.matchers(grammars) if grammars else self._grammars.any_text
+        return self._grammars.guide(grammars) if grammars else self._grammars.any_text
 
     def _spent(self, examples: Sequence[Example], row: int, ids: list[int]) -> bool:
         return self.task.spent(self.encoder.chat.tokenizer.decode(ids), examples[row])
@@ -182,3 +186,11 @@ class Predictor:
             text = self.task.complete_part(text)
         probability = float(torch.tensor(decoded.log_probability).exp()) if decoded.complete else None
         return Prediction(self.task.parse(text, example), text, probability)
+
+
+def _of_one_size(sizes: Sequence[int]) -> list[list[int]]:
+    """Indices in groups whose sizes differ by less than a factor of two: slots are as large as the largest needs."""
+    groups: dict[int, list[int]] = defaultdict(list)
+    for at, size in enumerate(sizes):
+        groups[size.bit_length()].append(at)
+    return list(groups.values())

@@ -74,6 +74,7 @@ def predictor(config: RunConfig, base: Base, task: Task, encoder: Encoder, model
         attention=config.engine.attention,
         fast_layer=config.engine.fast_layer,
         triton=config.engine.triton,
+        cuda_graphs=config.engine.cuda_graphs,
         images=image_features(model.get_base_model(), base.folder, config.model.cache_dir, limit),
     )
 

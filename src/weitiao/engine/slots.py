@@ -1,0 +1,156 @@
+"""K/V of sequences that are being written, each in a slot of fixed size, so that a step always computes on the same
+addresses: a sequence that has ended leaves its slot to the next, and on a card a step can be one CUDA graph.
+
+    slot 0   P P P P a a a a a · · · · ×      P   the shared prefix, the same in every slot
+    slot 1   P P P P b b · · · · · · · ×      a,b prompt and answer; a token sees what stands before it
+    slot 2   P P P P · · · · · · · · · ×      ×   where padding goes
+
+What stands behind a sequence's last token is overwritten before any token sees it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+ROUNDED = 64
+"""Tokens of a slot are a multiple of this, which SDPA's kernels want of a mask."""
+
+
+class SlotCache:
+    """In the place of transformers' caches, of which it has what decoders ask for."""
+
+    is_compileable = False
+
+    def __init__(self, slots: int, tokens: int) -> None:
+        """tokens: of a sequence, its prefix among them; `make_room` lets it be more."""
+        self.slots, self.length = slots, _rounded(tokens + 1)
+        self._keys: list[torch.Tensor] = []
+        self._values: list[torch.Tensor] = []
+        self._step: _Step | None = None
+
+    @property
+    def scrap(self) -> int:
+        """Place in a slot for what belongs to no sequence."""
+        return self.length - 1
+
+    def begin(self, places: torch.Tensor, slots: torch.Tensor | None, tokens: int) -> None:
+        """The step to come has the tokens of int64 [B, n] places, in these slots [B], or in all of the first B. tokens:
+        of the longest sequence with them; attention looks no further."""
+        self._step = _Step(places, slots, self.length, self.used(tokens))
+
+    def used(self, tokens: int) -> int:
+        """Places of a slot that are looked at where the longest sequence has so many tokens."""
+        return min(self.length, _rounded(tokens))
+
+    def share(self, tokens: int) -> None:
+        """Give all slots the first tokens of slot 0."""
+        for kept in (*self._keys, *self._values):
+            kept[1:, :tokens] = kept[:1, :tokens]
+
+    def move(self, slots: Sequence[int], tokens: int) -> None:
+        """Put the sequences of these ascending slots, of at most so many tokens, into the first slots."""
+        for kept in (*self._keys, *self._values):
+            for at, slot in enumerate(slots):
+                kept[at, :tokens] = kept[slot, :tokens]
+
+    def make_room(self, tokens: int) -> bool:
+        """Let sequences be of so many tokens; whether everything was moved for it."""
+        if tokens < self.length:
+            return False
+        self.length = _rounded(max(tokens + 1, 3 * self.length // 2))
+        for part in (self._keys, self._values):
+            for at, kept in enumerate(part):
+                part[at] = kept.new_zeros(self.slots, self.length, *kept.shape[2:])
+                part[at][:, : kept.shape[1]] = kept
+        return True
+
+    def update(
+        self, keys: torch.Tensor, values: torch.Tensor, layer: int, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """K and V of the step's tokens [B, Hk, n, D] → those of their slots [B, Hk, used, D]."""
+        assert self._step is not None
+        if layer == len(self._keys):
+            size = (self.slots, self.length, keys.shape[1], keys.shape[3])
+            self._keys.append(keys.new_zeros(size))
+            self._values.append(values.new_zeros(size))
+        step = self._step.on(keys.device)
+        whole = []
+        for kept, new in ((self._keys[layer], keys), (self._values[layer], values)):
+            kept.flatten(0, 1).index_copy_(0, step.flat, new.transpose(1, 2).flatten(0, 1))
+            part = kept[:, : step.used]
+            part = part[: len(step.places)] if step.slots is None else part[step.slots]
+            whole.append(part.transpose(1, 2))
+        return whole[0], whole[1]
+
+    def bias(self, groups: int, like: torch.Tensor) -> torch.Tensor:
+        """For the step's queries, `groups` heads beside each other: [B, 1, groups × n, used], 0 where one looks."""
+        assert self._step is not None
+        return self._step.on(like.device).bias(groups, like.dtype)
+
+    def get_seq_length(self, layer: int = 0) -> int:
+        return 0
+
+
+def _rounded(tokens: int) -> int:
+    return -(-tokens // ROUNDED) * ROUNDED
+
+
+class _Step:
+    def __init__(self, places: torch.Tensor, slots: torch.Tensor | None, length: int, used: int) -> None:
+        self.places, self.slots, self.length, self.used = places, slots, length, used
+        first = torch.arange(len(places), device=places.device) if slots is None else slots
+        self.flat = (first[:, None] * length + places).flatten()
+        """Of the tokens, in the slots one behind another."""
+        self._bias: dict[tuple[int, torch.dtype], torch.Tensor] = {}
+        self._elsewhere: dict[torch.device, _Step] = {}
+
+    def on(self, device: torch.device) -> _Step:
+        """The same on another device of a model that is spread over several."""
+        if device == self.places.device:
+            return self
+        if device not in self._elsewhere:
+            slots = None if self.slots is None else self.slots.to(device)
+            self._elsewhere[device] = _Step(self.places.to(device), slots, self.length, self.used)
+        return self._elsewhere[device]
+
+    def bias(self, groups: int, dtype: torch.dtype) -> torch.Tensor:
+        if (groups, dtype) not in self._bias:
+            hidden = torch.arange(self.used, device=self.places.device) > self.places[:, None, :, None]
+            bias = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
+            bias.masked_fill_(hidden, torch.finfo(dtype).min)
+            self._bias[groups, dtype] = bias.repeat(1, 1, groups, 1)
+        return self._bias[groups, dtype]
+
+
+@dataclass
+class SlotPlan:
+    """How a step's tokens attend: each to what its slot holds up to itself."""
+
+    cache: SlotCache
+    rows: int = 0
+    """B where layers of our own ask, who leave it to the plan to keep K and V; transformers' own have done so."""
+    index: int = 0
+    """Of the layer."""
+    split: None = None
+
+    def layer(self, index: int) -> SlotPlan:
+        return replace(self, index=index)
+
+    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+        """query [B, H, n, D]; key, value [B, Hk, used, D] → [B, n, H, D]; or, by layers of our own,
+        [1, H, B · n, D] and key, value of the new tokens alone → [1, B · n, H, D]."""
+        if self.rows:
+            query, key, value = (x[0].unflatten(1, (self.rows, -1)).transpose(0, 1) for x in (query, key, value))
+            key, value = self.cache.update(key, value, self.index)
+        # The heads that share a key stand as queries beside each other: no key is copied for each of them.
+        groups = query.shape[1] // key.shape[1]
+        together = query.unflatten(1, (key.shape[1], groups)).flatten(2, 3)
+        bias = self.cache.bias(groups, query)
+        out = F.scaled_dot_product_attention(together, key, value, attn_mask=bias, scale=scaling)
+        out = out.unflatten(2, (groups, -1)).flatten(1, 2).transpose(1, 2)
+        return out.flatten(0, 1)[None] if self.rows else out

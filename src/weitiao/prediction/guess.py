@@ -1,0 +1,64 @@
+"""What an answer may go on with, guessed before the model says it: entities are copied from the text, and what stands
+between them repeats itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+TRY_AGAIN = 32
+"""Steps without guesses before they are tried once more."""
+
+
+class Guesser:
+    """Looks up what followed the last two tokens, or else the last one, when they were there before."""
+
+    def __init__(self, prompt: Sequence[int]) -> None:
+        self._ids: list[int] = []
+        self._behind: dict[tuple[int, ...], int] = {}
+        """Token, or two → the place behind where they stood last, but for the end."""
+        for token in prompt:
+            self.add(token)
+
+    def add(self, token: int) -> None:
+        """What the answer goes on with."""
+        end = len(self._ids)
+        for size in (1, 2):
+            if end >= size:
+                self._behind[tuple(self._ids[end - size :])] = end
+        self._ids.append(token)
+
+    def guess(self, forced: Sequence[int], most: int) -> list[int]:
+        """At most so many tokens. forced: the only ones that can come next, if there are any."""
+        if forced:
+            return list(forced[:most])
+        end = len(self._ids)
+        for size in (2, 1):
+            at = self._behind.get(tuple(self._ids[end - size :])) if end >= size else None
+            if at is not None:
+                return self._ids[at : at + most]
+        return []
+
+
+class Worth:
+    """Whether a step with guesses is worth what it takes: longer than one without, and it gives more tokens."""
+
+    def __init__(self, width: int, busy: int) -> None:
+        """width: tokens of an answer in such a step. busy: tokens of a step below which it takes no less time, for all
+        weights are read."""
+        self.width, self.busy = width, busy
+        self._given = float(width)
+        """Tokens that such steps gave an answer of late."""
+        self._waited = 0
+
+    def wide(self, answers: int) -> bool:
+        longer = max(answers * self.width, self.busy) / max(answers, self.busy)
+        if self._given >= longer or (self._waited >= TRY_AGAIN and longer < self.width):
+            self._waited = 0
+            return True
+        self._waited += 1
+        return False
+
+    def saw(self, width: int, given: float) -> None:
+        """A step of this width gave each answer so many tokens."""
+        if width == self.width:
+            self._given = 0.75 * self._given + 0.25 * given
