@@ -158,8 +158,8 @@ class EvaluationSection(Section):
     """Measure the base model without the adapter on the same test rows, under the same constraint."""
     bootstrap: int = Field(1000, ge=100)
     """Resamples of the rows for the 95 % intervals."""
-    batch_tokens: int = Field(4096, ge=256)
-    """Tokens that one prediction batch may hold."""
+    batch_tokens: int | None = Field(None, ge=256)
+    """Tokens that one prediction batch may hold. Left out: 16,384 on a card, 4,096 without one."""
 
 
 class EngineSection(Section):

@@ -25,6 +25,8 @@ from weitiao.prediction.guess import Guesser, Worth
 
 LOOK = 16
 """Tokens between two looks at whether an answer repeats itself."""
+MOST = 256
+"""Slots: with more tokens a step takes longer in proportion."""
 WIDE = 4
 """Tokens of an answer that a step with guesses takes."""
 REFILL = 8
@@ -70,8 +72,11 @@ class Decoder:
         """
         longest = max(len(prompt.ids) for prompt in prompts)
         # Few answers are longer than their prompt; there will be room for more when it is needed.
-        steps = self._steps_for(min(slots, len(prompts)), len(prefix) + longest + min(longest, self.budget) + WIDE)
-        run = _Run(self, steps, prefix, prompts, guide, spent, advance)
+        slots = min(slots, len(prompts), MOST)
+        if self.recorded:
+            slots = 1 << (slots - 1).bit_length()  # few sizes
+        steps = self._steps_for(slots, len(prefix) + longest + min(longest, self.budget) + WIDE)
+        run = _Run(self, steps, slots, prefix, prompts, guide, spent, advance)
         while run.waiting or run.active:
             run.step()
         return run.out
@@ -109,6 +114,7 @@ class _Run:
         self,
         decoder: Decoder,
         steps: _Steps,
+        slots: int,
         prefix: Sequence[int],
         prompts: Sequence[Prompt],
         guide: Guide,
@@ -121,7 +127,7 @@ class _Run:
         self.out = [Decoded([], 0.0, complete=False) for _ in prompts]
         # The longest first: at the end, when slots stay empty, the short ones are left.
         self.waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
-        self.slots = self.cache.slots
+        self.slots = slots
         """The first ones of the cache, which are used."""
         self.active: dict[int, _Slot] = {}
         """By slot."""
@@ -135,9 +141,11 @@ class _Run:
         free = self.slots - len(self.active)
         if self.waiting and (free * REFILL >= self.slots or free >= len(self.waiting)):
             self._read([self.waiting.pop() for _ in range(min(free, len(self.waiting)))])
+            self.guide.expect(self.waiting[-self.slots :])
         if not self.waiting and 0 < len(self.active) <= self.slots // 2:
             used = sorted(self.active)
-            self.slots //= 2
+            while len(used) <= self.slots // 2:
+                self.slots //= 2
             self.cache.move(used, max(slot.place for slot in self.active.values()))
             self.active = {at: self.active[slot] for at, slot in enumerate(used)}
         if self.active:

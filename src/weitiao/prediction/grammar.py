@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -24,6 +26,9 @@ class Guide(Protocol):
 
     everywhere: Bits | None
     """The mask, where it is always the same."""
+
+    def expect(self, answers: Sequence[int]) -> None:
+        """These are asked for soon."""
 
     def fill(self, asked: Sequence[Asked], bits: Bits) -> None:
         """Write masks. Behind a token that is not allowed they are left as they are."""
@@ -57,8 +62,13 @@ class GrammarCompiler:
 
         return LLExecutor()
 
+    @cached_property
+    def _makers(self) -> ThreadPoolExecutor:
+        """Threads that compile grammars: each takes a millisecond, without Python's lock."""
+        return ThreadPoolExecutor(os.cpu_count())
+
     def guide(self, grammars: Sequence[Grammar]) -> Grammars:
-        return Grammars(lambda answer: self._matcher(grammars[answer]), self._executor)
+        return Grammars(lambda answer: self._makers.submit(self._matcher, grammars[answer]), self._executor)
 
     def _matcher(self, grammar: Grammar) -> Any:
         from llguidance import LLMatcher
@@ -80,17 +90,24 @@ class GrammarCompiler:
 class Grammars:
     everywhere: Bits | None = None
 
-    def __init__(self, matcher: Callable[[int], Any], executor: Any) -> None:
-        """matcher: makes the LLMatcher of an answer."""
-        self._matcher, self._executor = matcher, executor
+    def __init__(self, begin: Callable[[int], Future[Any]], executor: Any) -> None:
+        """begin: starts to make the LLMatcher of an answer."""
+        self._begin, self._executor = begin, executor
+        self._coming: dict[int, Future[Any]] = {}
         self._matchers: dict[int, Any] = {}
+
+    def expect(self, answers: Sequence[int]) -> None:
+        for answer in answers:
+            if answer not in self._coming and answer not in self._matchers:
+                self._coming[answer] = self._begin(answer)
 
     def fill(self, asked: Sequence[Asked], bits: Bits) -> None:
         from llguidance.numpy import fill_next_token_bitmask_par, fill_next_token_bitmask_par_with_draft_tokens
 
+        self.expect([answer for answer, _, _ in asked])
         for answer, _, _ in asked:
-            if answer not in self._matchers:
-                self._matchers[answer] = self._matcher(answer)
+            if answer in self._coming:
+                self._matchers[answer] = self._coming.pop(answer).result()
         told = [(self._matchers[answer], at, list(tokens)) for answer, at, tokens in asked]
         if short := [(matcher, at) for matcher, at, tokens in told if not tokens]:
             fill_next_token_bitmask_par(self._executor, short, bits)
@@ -113,6 +130,9 @@ class AnyText:
 
     def __init__(self, everywhere: Bits) -> None:
         self.everywhere: Bits | None = everywhere
+
+    def expect(self, answers: Sequence[int]) -> None:
+        """Nothing to do."""
 
     def fill(self, asked: Sequence[Asked], bits: Bits) -> None:
         """Nothing to do."""

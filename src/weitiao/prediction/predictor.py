@@ -32,8 +32,10 @@ from weitiao.tasks.base import Example, Task
 from weitiao.types import Choice, Constraint, Grammar, Prediction, Row
 
 Advance = Callable[[int], None]
-BATCH_TOKENS = 4096
+BATCH_TOKENS = {"cuda": 16_384, "cpu": 4096}
 """Tokens of a prediction batch, unless the config says otherwise."""
+SLOTS = {"cuda": 4, "cpu": 1}
+"""Times as many may lie in slots: on a card K and V take less than what is computed."""
 
 
 def load(run: str | Path, device: str = "auto", dtype: str = "auto") -> Predictor:
@@ -49,7 +51,7 @@ class Predictor:
         model: Any,
         *,
         budget: int,
-        batch_tokens: int,
+        batch_tokens: int | None = None,
         attention: str = "auto",
         fast_layer: bool = True,
         triton: bool = True,
@@ -61,9 +63,10 @@ class Predictor:
         base = model.get_base_model()
         weight = base.get_output_embeddings().weight
         self.forward = Forward(base, choose_way(attention, weight.device, weight.dtype), images, fast_layer, triton)
-        self.batch_tokens = batch_tokens
+        kind = weight.device.type if weight.device.type in BATCH_TOKENS else "cpu"
+        self.batch_tokens, self._slots = batch_tokens or BATCH_TOKENS[kind], SLOTS[kind]
         chat = encoder.chat
-        self._labels = LabelScorer(self.forward, chat, batch_tokens)
+        self._labels = LabelScorer(self.forward, chat, self.batch_tokens)
         self._grammars = GrammarCompiler(chat.tokenizer, weight.shape[0], chat.stop)
         self._decoder = Decoder(self.forward, chat.stop, budget, cuda_graphs)
         self.columns: Mapping[str, str] = {}
@@ -84,7 +87,6 @@ class Predictor:
             folder.encoder,
             model,
             budget=folder.told.max_answer_tokens,
-            batch_tokens=BATCH_TOKENS,
             images=image_features(base, folder.base.folder, folder.told.base.cache_dir),
         )
         found.columns = folder.told.columns
@@ -166,7 +168,7 @@ class Predictor:
         # A slot has room for the prefix, a prompt and its answer; few answers are longer than their prompt.
         sizes = [len(prefix) + len(prompt.ids) + min(len(prompt.ids), self._decoder.budget) for prompt in prompts]
         for members in _of_one_size(sizes):
-            slots = max(1, self.batch_tokens // max(sizes[i] for i in members))
+            slots = max(1, self._slots * self.batch_tokens // max(sizes[i] for i in members))
             guide = self._guide([constraints[i] for i in members])
             spent = partial(self._spent, [examples[i] for i in members])
             found = self._decoder.decode(prefix, [prompts[i] for i in members], guide, slots, spent, advance)

@@ -55,8 +55,10 @@ class Source:
 
 def chunks(text: str, normalize: Callable[[str], str]) -> list[str]:
     """The pieces of `normalize(text)` that a span may begin and end at."""
-    pieces = [normalize(piece) for piece in clusters(text)]
     whole = normalize(text)
+    if whole == text:
+        return clusters(text)
+    pieces = [normalize(piece) for piece in clusters(text)]
     # A normal form that reaches across our clusters is taken character by character.
     return [piece for piece in pieces if piece] if "".join(pieces) == whole else list(whole)
 

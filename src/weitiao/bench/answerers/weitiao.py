@@ -8,7 +8,7 @@ from typing import Any
 from weitiao.bench.answerer import Answerer, adapted
 from weitiao.bench.questions import STOP, Questions
 from weitiao.bench.shapes import ModelMaker
-from weitiao.prediction.predictor import BATCH_TOKENS, Predictor
+from weitiao.prediction.predictor import Predictor
 from weitiao.types import Prediction
 
 PLAIN: dict[str, Any] = {"batch_tokens": 1, "attention": "dense", "fast_layer": False, "triton": False}
@@ -22,7 +22,7 @@ class Weitiao(Answerer):
 
     @property
     def setting(self) -> str:
-        return f"{BATCH_TOKENS} tokens a batch"
+        return f"{self.predictor.batch_tokens} tokens a batch"
 
     def answer(self, members: Sequence[int]) -> None:
         self.predictor.answer([self.examples[at] for at in members])
@@ -37,8 +37,7 @@ class Weitiao(Answerer):
 
 def predictor(model: Any, questions: Questions, **plain: Any) -> Predictor:
     """plain: `PLAIN`, or nothing."""
-    settings = {"batch_tokens": BATCH_TOKENS, **plain}
-    return Predictor(questions.task, questions.encoder(), model, budget=questions.budget, **settings)
+    return Predictor(questions.task, questions.encoder(), model, budget=questions.budget, **plain)
 
 
 ANSWERER = Weitiao
