@@ -43,15 +43,15 @@ class Worth:
     """Whether a step with guesses is worth what it takes: longer than one without, and it gives more tokens."""
 
     def __init__(self, width: int, busy: int) -> None:
-        """width: tokens of an answer in such a step. busy: tokens of a step below which it takes no less time, for all
-        weights are read."""
+        """width: tokens of an answer in such a step. busy: tokens that are computed in the time in which all weights
+        are read, as in every step."""
         self.width, self.busy = width, busy
-        self._given = float(width)
-        """Tokens that such steps gave an answer of late."""
+        self._given = 2.0
+        """Tokens that such steps gave an answer of late; at first, half of the guesses may be right."""
         self._waited = 0
 
     def wide(self, answers: int) -> bool:
-        longer = max(answers * self.width, self.busy) / max(answers, self.busy)
+        longer = (self.busy + answers * self.width) / (self.busy + answers)
         if self._given >= longer or (self._waited >= TRY_AGAIN and longer < self.width):
             self._waited = 0
             return True

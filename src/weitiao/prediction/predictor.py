@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,14 +30,15 @@ from weitiao.prediction.calibration import given, with_temperature
 from weitiao.prediction.decode import Decoded, Decoder
 from weitiao.prediction.grammar import GrammarCompiler, Guide
 from weitiao.prediction.label_scores import LabelScorer
+from weitiao.prediction.token_places import TokenPlaces
+from weitiao.prediction.windows import Advance, Windows
 from weitiao.tasks.base import Example, Task
-from weitiao.types import Choice, Constraint, Grammar, Prediction, Row
+from weitiao.types import Choice, Constraint, Encoded, Grammar, Prediction, Row
 
-Advance = Callable[[int], None]
 BATCH_TOKENS = {"cuda": 16_384, "cpu": 4096}
 """Tokens of a prediction batch, unless the config says otherwise."""
-SLOTS = {"cuda": 4, "cpu": 1}
-"""Times as many may lie in slots: on a card K and V take less than what is computed."""
+SLOTS = 4
+"""Times as many may lie in the slots of answers that are being written: K and V take less than what is computed."""
 
 
 def load(run: str | Path, device: str = "auto", dtype: str = "auto") -> Predictor:
@@ -64,11 +67,12 @@ class Predictor:
         weight = base.get_output_embeddings().weight
         self.forward = Forward(base, choose_way(attention, weight.device, weight.dtype), images, fast_layer, triton)
         kind = weight.device.type if weight.device.type in BATCH_TOKENS else "cpu"
-        self.batch_tokens, self._slots = batch_tokens or BATCH_TOKENS[kind], SLOTS[kind]
+        self.batch_tokens = batch_tokens or BATCH_TOKENS[kind]
         chat = encoder.chat
         self._labels = LabelScorer(self.forward, chat, self.batch_tokens)
         self._grammars = GrammarCompiler(chat.tokenizer, weight.shape[0], chat.stop)
         self._decoder = Decoder(self.forward, chat.stop, budget, cuda_graphs)
+        self._places = TokenPlaces(chat.tokenizer.decode)
         self.columns: Mapping[str, str] = {}
         self.temperature = 1.0
         """Of the probabilities; see calibration.py."""
@@ -120,12 +124,13 @@ class Predictor:
         self.model.eval()
         try:
             with torch.inference_mode(), self.forward.steady():
-                answers = self._answer(examples, advance)
+                asked = Windows(self.encoder, examples)
+                answers = asked.merged(self._answer(asked.rows, asked.encoded, asked.counted(advance)))
         finally:
             self.model.train(was_training)
             if was_training:
                 self._decoder.rest()  # training needs the memory
-        return [with_temperature(answer, self.temperature) for answer in answers]
+        return [_believable(answer, self.temperature) for answer in answers]
 
     @contextlib.contextmanager
     def untuned(self) -> Iterator[None]:
@@ -137,8 +142,7 @@ class Predictor:
         finally:
             self.temperature = fitted
 
-    def _answer(self, examples: Sequence[Example], advance: Advance) -> list[Prediction]:
-        encoded = [self.encoder.prompt(example) for example in examples]
+    def _answer(self, examples: Sequence[Example], encoded: Sequence[Encoded], advance: Advance) -> list[Prediction]:
         if self.forward.images is not None:
             self.forward.images.prepare([image for e in encoded for image in e.images])
         normalize = self.encoder.chat.tokenizer.normalize
@@ -168,7 +172,7 @@ class Predictor:
         # A slot has room for the prefix, a prompt and its answer; few answers are longer than their prompt.
         sizes = [len(prefix) + len(prompt.ids) + min(len(prompt.ids), self._decoder.budget) for prompt in prompts]
         for members in _of_one_size(sizes):
-            slots = max(1, self._slots * self.batch_tokens // max(sizes[i] for i in members))
+            slots = max(1, SLOTS * self.batch_tokens // max(sizes[i] for i in members))
             guide = self._guide([constraints[i] for i in members])
             spent = partial(self._spent, [examples[i] for i in members])
             found = self._decoder.decode(prefix, [prompts[i] for i in members], guide, slots, spent, advance)
@@ -183,11 +187,29 @@ class Predictor:
         return self.task.spent(self.encoder.chat.tokenizer.decode(ids), examples[row])
 
     def _read(self, decoded: Decoded, example: Example) -> Prediction:
-        text = self.encoder.chat.tokenizer.decode(decoded.ids)
-        if not decoded.complete:
-            text = self.task.complete_part(text)
-        probability = float(torch.tensor(decoded.log_probability).exp()) if decoded.complete else None
-        return Prediction(self.task.parse(text, example), text, probability)
+        whole = self.encoder.chat.tokenizer.decode(decoded.ids)
+        text = whole if decoded.complete else self.task.complete_part(whole)
+        probability = _exp(decoded.log_probability) if decoded.complete else None
+        parts = self.task.parts(text, example)
+        # A token that reaches over the end of a part counts for the part that it begins in.
+        starts = self._places.starts(decoded.ids, whole) if parts else []
+        chances = [
+            _exp(sum(chance for at, chance in zip(starts, decoded.chances, strict=True) if start <= at < end))
+            for start, end in parts
+        ]
+        return Prediction(self.task.parse(text, example), text, probability, parts=tuple(chances))
+
+
+def _exp(log_probability: float) -> float:
+    return min(math.exp(log_probability), 1.0)
+
+
+def _believable(prediction: Prediction, temperature: float) -> Prediction:
+    """With the probabilities of a temperature. It is one of whole answers, and is taken for their parts as well: the same
+    model is as sure of both, and each part stays at least as likely as the whole."""
+    # As an answer that has a probability alone.
+    parts = [with_temperature(Prediction((), probability=part), temperature).probability for part in prediction.parts]
+    return replace(with_temperature(prediction, temperature), parts=tuple(part or 0.0 for part in parts))
 
 
 def _of_one_size(sizes: Sequence[int]) -> list[list[int]]:
