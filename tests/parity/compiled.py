@@ -1,4 +1,5 @@
-"""Compiles every kernel that a step of Qwen2-1.5B's shape calls for a card that need not be there.
+"""Compiles every kernel that a step of Qwen2-1.5B's shape calls, and the scoring of its labels, for a card that need
+not be there.
 
 python compiled.py CAPABILITY DTYPE     prints JSON: of each kernel the bytes of shared memory that it wants, and its
                                         float32 multiplications that are written out
@@ -13,6 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
 from weitiao.engine import build, kernels, row_attention
+from weitiao.engine.split_attention import split_layout
 
 TYPES = {torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int32: "*i32", torch.int64: "*i64"}
 INNER = ("_tile", "_scores", "_weighed", "_of_scores", "_of_keys", "_kept", "_mixed")
@@ -57,4 +59,7 @@ for module in (kernels, row_attention):
 build.build(
     build.Dimensions(1536, 8960, 12, 2, 128, 128, False, 151_936, 8, False, dropout=True, dtype=sys.argv[2]), "cpu"
 )
+layout = split_layout(3, (4,), parents=((-1, 0, 0, 1),))
+qkv = torch.zeros(7, 16 * 128, dtype=getattr(torch, sys.argv[2]))
+row_attention.forward(qkv, layout.blocks, 3, (12, 2, 128), 1.0, 0, layout.trees)
 print(json.dumps(found))

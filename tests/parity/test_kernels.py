@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("triton")
 
@@ -243,3 +247,80 @@ def test_attention_of_short_rows(draw, prefix: int, query: int, key: int) -> Non
     assert out.shape == (total, query * size + 32)
     torch.testing.assert_close(out[:, : query * size], wanted.detach(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found, leaf.grad, rtol=1e-4, atol=1e-4)
+
+
+@given(
+    prefix=st.sampled_from([0, 3, 35]),
+    back=st.lists(
+        st.builds(
+            lambda prompt, tree: [0] * prompt + tree,
+            st.integers(1, 140),
+            st.lists(st.integers(0, 200), max_size=90),
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    size=st.sampled_from([16, 32, 64, 128]),
+    heads=st.sampled_from([(4, 2), (3, 1), (2, 2)]),
+    step=st.sampled_from([16, 64]),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=50)
+def test_attention_of_trees(
+    prefix: int, back: list[list[int]], size: int, heads: tuple[int, int], step: int, seed: int
+) -> None:
+    """Beside the whole matrix of scores. back: how far before the token in front of each one its parent stands; a row
+    may have several beginnings, of which no one sees another. step: as in float32, and as in 16 bits."""
+    parents = [tuple(max(at - 1 - n, -1) for at, n in enumerate(row)) for row in back]
+    (query, key), scaling = heads, size**-0.5
+    layout = split_layout(prefix, [len(row) for row in parents], parents=parents)
+    total = prefix + sum(map(len, parents))
+    generator = torch.Generator().manual_seed(seed)
+    qkv = torch.randn(total, (query + 2 * key) * size, generator=generator).to(DEVICE)
+    blocks, trees = layout.blocks.to(DEVICE), layout.trees.to(DEVICE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels.row_attention, "tile", lambda dtype: (step, 4))
+        out, lse = kernels.row_attention.forward(qkv, blocks, prefix, (query, key, size), scaling, 0, trees)
+
+    seen = torch.zeros(total, total, dtype=torch.bool)
+    seen[:prefix, :prefix] = torch.ones(prefix, prefix).tril()
+    start = prefix
+    for row in parents:
+        for at, parent in enumerate(row):
+            seen[start + at] = seen[start + parent] if parent >= 0 else False
+            seen[start + at, :prefix] = seen[start + at, start + at] = True
+        start += len(row)
+    q, k, v = qkv.double().cpu().unflatten(1, (-1, size)).split([query, key, key], dim=1)
+    k, v = (x.repeat_interleave(query // key, dim=1) for x in (k, v))
+    scores = (torch.einsum("qhd,khd->hqk", q, k) * scaling).masked_fill(~seen, -float("inf"))
+    wanted = torch.einsum("hqk,khd->qhd", scores.softmax(-1), v).flatten(1)
+    torch.testing.assert_close(out.double().cpu(), wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(lse.double().cpu() * math.log(2), scores.logsumexp(-1), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("prefix", [0, 35])
+def test_a_chain_is_a_row(draw, prefix: int) -> None:
+    """To the last bit."""
+    lengths = (130, 1, 64, 5)
+    qkv = draw(prefix + sum(lengths), 4 * 16)
+    told = (split_layout(prefix, lengths).blocks.to(DEVICE), prefix, (2, 1, 16), 0.3, 0)
+    chains = split_layout(prefix, lengths, parents=[tuple(range(-1, n - 1)) for n in lengths])
+    found = kernels.row_attention.forward(qkv, *told, chains.trees.to(DEVICE))
+    for ours, theirs in zip(found, kernels.row_attention.forward(qkv, *told), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("vocabulary", [70, 9000])
+@pytest.mark.parametrize("alike", [False, True], ids=["each its own", "all alike"])
+def test_the_likeliest_of_those_allowed(dtype: torch.dtype, vocabulary: int, alike: bool) -> None:
+    torch.manual_seed(0)
+    logits = (3 * torch.randn(5, vocabulary)).to(dtype).to(DEVICE)
+    words = torch.randint(-(2**31), 2**31, (1 if alike else 5, -(-vocabulary // 32)), dtype=torch.int32, device=DEVICE)
+    bits = torch.from_numpy(np.unpackbits(words.cpu().numpy().view(np.uint8), axis=1, bitorder="little"))
+    allowed = bits[:, :vocabulary].bool().to(DEVICE)
+    logs = logits.double().masked_fill(~allowed, -torch.inf).log_softmax(-1)
+    for module in (kernels, plain):
+        tokens, chances = module.chosen(logits, words)
+        assert tokens.tolist() == logs.argmax(-1).tolist()
+        assert torch.allclose(chances.double(), logs.amax(-1), atol=1e-5)

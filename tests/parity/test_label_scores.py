@@ -19,6 +19,9 @@ import torch
 from parity.oracle import log_probabilities, plain_model, random_head
 from tiny import tiny_model
 from weitiao.data.pack import Prompt
+from weitiao.engine import plain
+from weitiao.engine.attention_plan import AttentionPlan
+from weitiao.engine.fast_layer import FastDecoder
 from weitiao.engine.forward import Forward
 from weitiao.families.base import families, family_of
 from weitiao.families.chat_format import ChatFormat
@@ -140,6 +143,49 @@ def test_alone_as_among_many(setup: Setup) -> None:
         [alone] = setup.scorer().choose((), behind([prefix + prompt]), choices[:1])
         assert alone.answer == answer.answer
         assert dict(alone.scores) == pytest.approx(dict(answer.scores), abs=1e-5)
+
+
+@pytest.mark.parametrize("triton", [True, False])
+def test_the_way_of_a_card(setup: Setup, triton: bool) -> None:
+    """Our own kernel over trees, in Triton's interpreter; without it, the way `split` has none for them."""
+    module: Any = plain
+    if triton:
+        pytest.importorskip("triton")
+        from weitiao.engine import kernels
+
+        module = kernels
+    prefix, asked = prompts()
+    scorers = [setup.scorer(140) for _ in range(2)]
+    forward = scorers[0].forward = Forward(setup.ours, "split")
+    forward.kernels, forward.fast = module, FastDecoder(forward.body, module)
+    called = []
+    attend = AttentionPlan.attend
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AttentionPlan, "attend", lambda *args: called.append(1) or attend(*args))
+        ours = scorers[0].scores(prefix, behind(asked), [setup.candidates()] * len(asked))
+    assert bool(called) != triton
+    theirs = scorers[1].scores(prefix, behind(asked), [setup.candidates()] * len(asked))
+    for one, other in zip(ours, theirs, strict=True):
+        assert np.abs(one - other).max() <= NATS
+
+
+def test_a_pack_is_read_when_the_next_one_is_launched(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix, asked = prompts()
+    scorer, events = setup.scorer(60), []
+    launch = scorer._launch
+
+    def launched(packed: Any, trees: Any) -> Any:
+        number = sum(kind == "launch" for kind, _ in events)
+        events.append(("launch", number))
+        found = launch(packed, trees)
+        return lambda: events.append(("read", number)) or found()
+
+    monkeypatch.setattr(scorer, "_launch", launched)
+    scorer.scores(prefix, behind(asked), [setup.candidates()] * len(asked))
+    count = len(events) // 2
+    assert count > 2
+    steps = [[("launch", at + 1)] * (at + 1 < count) + [("read", at)] for at in range(count)]
+    assert events == [("launch", 0), *(event for step in steps for event in step)]
 
 
 def test_a_spoilt_tree_is_found(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

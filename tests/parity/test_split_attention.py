@@ -5,17 +5,21 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from parity.oracle import TOLERANCE, gradients, lora_model, worst_error
 from weitiao.data.collate import packed_batch
 from weitiao.data.pack import Pack, PackRow
-from weitiao.engine import split_attention
+from weitiao.engine import plain, split_attention
 from weitiao.engine.attention_plan import AttentionPlan, choose_way
+from weitiao.engine.fast_layer import FastDecoder
 from weitiao.engine.forward import Forward
-from weitiao.engine.split_attention import split_layout
+from weitiao.engine.split_attention import Heads, split_layout
 from weitiao.errors import ConfigError
 
 
@@ -95,12 +99,58 @@ def test_a_model(family: str, prefix: int, request: pytest.FixtureRequest) -> No
 
 
 def test_packs_that_it_does_not_take() -> None:
-    """Of a size that is no multiple, and trees."""
+    """Of a size that is no multiple and trees, where a row is long or our own kernels are not there."""
     device = torch.device("cpu")
-    assert AttentionPlan(5, (64, 63), (None, None), device, "split").split is None
+    heads = Heads(2, 1, 16, 1.0, False)
+
+    def plan(*lengths: int, prefix: int = 5, trees: bool = False, way: str = "split") -> AttentionPlan:
+        rows = (PackRow((0,) * n, (), parents=(-1, *range(n - 1)) if trees else None) for n in lengths)
+        return AttentionPlan.of(packed_batch(Pack((0,) * prefix, tuple(rows))), way)  # type: ignore[arg-type]
+
     assert AttentionPlan(5, (64, 64), (None, None), device, "rows").split is None
-    tree = PackRow(tuple(range(64)), (0,), parents=(-1, *range(63)))
-    assert AttentionPlan.of(packed_batch(Pack((1, 2), (tree,))), "split").way == "rows"
+    assert plan(64, 64).split.takes(torch.float32, heads, plain)
+    assert plan(513, 127).split.takes(torch.float32, heads, plain)
+    assert plan(513, 128).split is None
+    for short in (plan(64, 63), plan(64, 64, trees=True), plan(512, 3, trees=True)):
+        assert short.way == "split"
+        assert not short.split.takes(torch.float32, heads, plain)
+        assert short.split.takes(torch.float32, heads, SimpleNamespace(row_attention=1))  # type: ignore[arg-type]
+    assert plan(64, 64).split.trees is None
+    assert plan(64, 64, trees=True).split.trees is not None
+    for long in (plan(513, 127, trees=True), plan(64, 64, prefix=513, trees=True)):
+        assert (long.way, long.split) == ("rows", None)
+    assert [plan(64, trees=True, way=way).way for way in ("rows", "varlen", "dense")] == ["rows", "rows", "dense"]
+
+
+@given(st.integers(0, 70), st.lists(st.lists(st.integers(0, 90), min_size=1, max_size=150), min_size=1, max_size=4))
+def test_words_of_bits(prefix: int, back: list[list[int]]) -> None:
+    """Of each token, how far before the token in front of it its parent stands; a tree may begin anew."""
+    parents = [tuple(max(at - 1 - n, -1) for at, n in enumerate(row)) for row in back]
+    words = split_layout(prefix, [len(row) for row in back], parents=parents).trees
+    sequences = [range(-1, prefix - 1), *parents]
+    assert words.shape == (-(-max(map(len, sequences)) // 64), prefix + sum(map(len, back)))
+    found = [
+        {64 * word + bit for word, n in enumerate(token) for bit in range(64) if n >> bit & 1}
+        for token in words.T.tolist()
+    ]
+    wanted = []
+    for row in sequences:
+        first = len(wanted)
+        for at, parent in enumerate(row):
+            wanted.append({at} | (wanted[first + parent] if parent >= 0 else set()))
+    assert found == wanted
+
+
+def test_no_gradient_of_trees(qwen2_folder: Path) -> None:
+    pytest.importorskip("triton")
+    from weitiao.engine import kernels
+
+    forward = Forward(lora_model(qwen2_folder).get_base_model(), "split")
+    forward.kernels, forward.fast = kernels, FastDecoder(forward.body, kernels)
+    tree = PackRow(tuple(range(4)), (2, 3), (7, 9), parents=(-1, 0, 0, 1))
+    loss = forward.loss(packed_batch(Pack((1, 2), (tree,))))
+    with pytest.raises(NotImplementedError, match="through trees"):
+        loss.backward()
 
 
 def test_sequences_of_no_tokens(qwen2_folder: Path) -> None:

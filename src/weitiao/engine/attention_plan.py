@@ -5,7 +5,7 @@ Each token of a row sees the shared prefix and its own row up to itself; in a tr
     rows     every row a batch entry: prefix K/V expanded, own K/V gathered, one bottom-right causal mask. Any device.
     varlen   torch's variable-length kernel over gathered [prefix | row] K/V. CUDA, 16-bit.
     split    kernels of our own, or rows and prefix apart (`split_attention`), by layers of our own only; elsewhere as
-             `varlen`, or in float32 as `rows`. CUDA.
+             `varlen`, or in float32 and with trees as `rows`. CUDA.
     dense    one T × T mask: the oracle, quadratic in the pack.
 
 The plan travels as the keyword `attention_plan` through the model's forward to `_attention`; the name is unknown to
@@ -25,7 +25,8 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 
 from weitiao.data.collate import Batch
-from weitiao.engine.split_attention import GRAIN, HALF, SplitLayout, split_layout
+from weitiao.engine.slots import SlotPlan
+from weitiao.engine.split_attention import GRAIN, HALF, SHORT, SplitLayout, split_layout
 from weitiao.errors import ConfigError
 
 NAME = "weitiao"
@@ -63,22 +64,24 @@ class AttentionPlan:
 
     @classmethod
     def of(cls, batch: Batch, way: Way = "rows") -> AttentionPlan:
-        tree = any(parents is not None for parents in batch.parents)
-        # The kernel knows causal rows only.
-        return cls(
-            batch.prefix_length,
-            batch.lengths,
-            batch.parents,
-            batch.input_ids.device,
-            "rows" if tree and way in ("varlen", "split") else way,
-        )
+        found = cls(batch.prefix_length, batch.lengths, batch.parents, batch.input_ids.device, way)
+        # The flash kernel knows causal rows only, and so do our own of long ones.
+        short = way == "split" and max((found.prefix, *found.lengths)) <= SHORT
+        return replace(found, way="rows") if found.tree and way != "dense" and not short else found
+
+    @property
+    def tree(self) -> bool:
+        """Whether a row is one."""
+        return any(parents is not None for parents in self.parents)
 
     @cached_property
     def split(self) -> SplitLayout | None:
-        """How the flash kernel is called, where that is the way and the pack's size allows it."""
-        if self.way != "split" or sum(self.lengths) % GRAIN:
+        """How the kernels are called, where that is the way and one of them takes such a pack."""
+        if self.way != "split":
             return None
-        return split_layout(self.prefix, self.lengths).to(self.device)
+        layout = split_layout(self.prefix, self.lengths, parents=self.parents)
+        layout = replace(layout, flash=layout.flash and sum(self.lengths) % GRAIN == 0)
+        return layout.to(self.device) if layout.flash or len(layout.blocks) else None
 
     def layer(self, index: int) -> AttentionPlan:
         """The same for all layers."""
@@ -90,7 +93,7 @@ class AttentionPlan:
             if query.device not in self._elsewhere:
                 self._elsewhere[query.device] = replace(self, device=query.device, _bias={}, _elsewhere={})
             return self._elsewhere[query.device].attend(query, key, value, scaling)
-        flash = self._varlen if query.dtype in HALF else self._rows
+        flash = self._varlen if query.dtype in HALF and not self.tree else self._rows
         compute = {"rows": self._rows, "dense": self._dense}.get(self.way, flash)
         return compute(query, key, value, scaling)
 
@@ -149,7 +152,7 @@ class AttentionPlan:
         if dtype not in self._bias:
             width = max(self.lengths)
             own = torch.ones(width, width, dtype=torch.bool).tril()
-            if any(parents is not None for parents in self.parents):
+            if self.tree:
                 own = torch.stack([_tree_mask(parents, width) for parents in self.parents])[:, None]
             seen = torch.ones(*own.shape[:-1], self.prefix, dtype=torch.bool)
             mask = torch.cat([seen, own], dim=-1)
@@ -218,35 +221,6 @@ class AttentionPlan:
         return torch.zeros(total, total).masked_fill_(~mask, torch.finfo(torch.float32).min).to(self.device)
 
 
-@dataclass
-class CachePlan:
-    """Plan of a step over a K/V cache: a mask says which of the cached and new tokens each new one sees."""
-
-    mask: torch.Tensor
-    """bool [B or 1, 1, new, cached + new]; True where a token may look."""
-    rows: int = 1
-    """B, for layers of our own."""
-    cache: Any = None
-    """For layers of our own, the `DynamicCache`; transformers' own put K and V there themselves."""
-    index: int = 0
-    """Of the layer."""
-    split: None = None
-
-    def layer(self, index: int) -> CachePlan:
-        return replace(self, index=index)
-
-    def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-        """query [B, H, new, D]; key, value [B, Hk, cached + new, D] → [B, new, H, D]; or, where there is a `cache`,
-        [1, H, B · new, D] and key, value of the new tokens alone → [1, B · new, H, D]."""
-        if self.cache is not None:
-            query, key, value = (x[0].unflatten(1, (self.rows, -1)).transpose(0, 1) for x in (query, key, value))
-            key, value = self.cache.update(key, value, self.index)
-        groups = query.shape[1] // key.shape[1]
-        mask = self.mask.to(query.device)
-        out = _sdpa(query, _repeat(key, groups), _repeat(value, groups), mask, scaling).transpose(1, 2)
-        return out if self.cache is None else out.flatten(0, 1)[None]
-
-
 def _attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -254,7 +228,7 @@ def _attention(
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
     scaling: float | None = None,
-    attention_plan: AttentionPlan | CachePlan | None = None,
+    attention_plan: AttentionPlan | SlotPlan | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     if attention_plan is None:

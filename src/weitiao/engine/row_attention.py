@@ -1,8 +1,9 @@
 """Attention of a pack of short rows, in Triton: each row over the shared prefix and itself up to the query.
 
-A program takes a block of a row's queries, and walks over the prefix's keys and then over the row's own. The kernels
-for long sequences (`split_attention`) waste most of their blocks on such rows, need three passes more for what heads
-share, and copy what is not contiguous. Softmax and its gradient as in FlashAttention-2 (Dao 2023, arXiv:2307.08691).
+A program takes a block of a row's queries, and walks over the prefix's keys and then over the row's own. In a tree of
+answers, words of bits say what a query sees of its row; the forward pass alone knows trees. The kernels for long
+sequences (`split_attention`) waste most of their blocks on such rows, need three passes more for what heads share, and
+copy what is not contiguous. Softmax and its gradient as in FlashAttention-2 (Dao 2023, arXiv:2307.08691).
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ def _of_keys(  # type: ignore[no-untyped-def]
 def _forward(  # type: ignore[no-untyped-def]
     qkv,
     blocks,
+    trees,
     out,
     lse,
     prefix,
@@ -114,7 +116,14 @@ def _forward(  # type: ignore[no-untyped-def]
         for low in range(start, first + BLOCK, STEP):
             keys = low + at
             k, v = _tile(ks, keys, keys < end, stride, SIZE), _tile(vs, keys, keys < end, stride, SIZE)
-            seen = (keys < end)[None, :] & (keys[None, :] <= rows[:, None])
+            if trees is None:
+                seen = (keys < end)[None, :] & (keys[None, :] <= rows[:, None])
+            else:
+                # A tile lies in one word: rows are walked from their beginning, in steps of which 64 is a multiple.
+                word = tl.load(trees + (low - start) // 64 * total + rows, here, 0) >> (low - start) % 64
+                # In halves: numbers of 64 bits by query and key take so many registers that fewer programs run at once.
+                half = tl.where(at[None, :] < 32, word.to(tl.int32)[:, None], (word >> 32).to(tl.int32)[:, None])
+                seen = ((half >> (at % 32)[None, :]) & 1) != 0
             top, weight, value = _weighed(q, k, v, seen, scale, top, weight, value)
         place = out + rows.to(tl.int64)[:, None] * stride_out + head * SIZE + tl.arange(0, SIZE)[None, :]
         tl.store(place, (value / weight[:, None]).to(out.dtype.element_ty), here[:, None])
@@ -266,19 +275,26 @@ def tile(dtype: torch.dtype) -> tuple[int, int]:
 
 
 def forward(
-    qkv: torch.Tensor, blocks: torch.Tensor, prefix: int, heads: tuple[int, int, int], scaling: float, pad: int
+    qkv: torch.Tensor,
+    blocks: torch.Tensor,
+    prefix: int,
+    heads: tuple[int, int, int],
+    scaling: float,
+    pad: int,
+    trees: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """qkv [T, (H + 2 Hk) D], of which the first `prefix` tokens are shared; heads: H, Hk, D.
 
     blocks: int32 [n, 3], of each block of a row's (or the prefix's) queries the first token, and where the row begins
-    and ends; an unused one is all the same. Gives [T, H D + pad], and the base-2 log-sum-exp, float32 [H, T].
+    and ends; an unused one is all the same. trees: what each token sees of its row, as in a `SplitLayout`; None: all
+    up to itself. Gives [T, H D + pad], and the base-2 log-sum-exp, float32 [H, T].
     """
     query, key, size = heads
     total, width = len(qkv), query * size + pad
     out, lse = qkv.new_empty(total, width), qkv.new_empty(query, total, dtype=torch.float32)
     step, warps = tile(qkv.dtype)
     _forward[(len(blocks), query)](
-        *(qkv, blocks, out, lse, prefix, total, query, key, scaling, qkv.stride(0), width),
+        *(qkv, blocks, trees, out, lse, prefix, total, query, key, scaling, qkv.stride(0), width),
         *(size, BLOCK, step),
         num_warps=warps,
         num_stages=1,
@@ -296,7 +312,7 @@ def backward(
     heads: tuple[int, int, int],
     scaling: float,
 ) -> torch.Tensor:
-    """Gradient like qkv. g: of `out`, whose padding is not read."""
+    """Gradient like qkv, of rows that are no trees. g: of `out`, whose padding is not read."""
     query, key, size = heads
     step, warps = tile(qkv.dtype)
     total, rest = len(qkv), (size, BLOCK, step)

@@ -1,5 +1,5 @@
-"""Attention of a pack on a card. Packs of short rows go to kernels of our own (`row_attention`); where a row is long,
-the flash kernel is called twice: each row over itself, and all rows over the prefix.
+"""Attention of a pack on a card. Packs of short rows, trees among them, go to kernels of our own (`row_attention`);
+where a row is long, the flash kernel is called twice: each row over itself, and all rows over the prefix.
 
     own      the prefix and the rows as sequences of their own, causal
     shared   the rows' queries, in chunks of equal size, over the prefix's keys
@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 
 HALF = (torch.bfloat16, torch.float16)
@@ -28,11 +29,12 @@ POWERS = (16, 32, 64, 128)
 CHUNK = 256
 """Most queries in a chunk: enough chunks fill a card, whose kernel walks along a chunk in one place."""
 GRAIN = 64
-"""A pack's own tokens are a multiple of this."""
+"""For the flash kernel, a pack's own tokens are a multiple of this: its chunks of queries are of equal size."""
 SHORT = 512
 """Tokens of the longest row that our own kernels take."""
 BLOCK = 64
 """Queries that a program of theirs takes."""
+BITS = tuple(1 << at for at in range(SHORT))
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class SplitLayout:
     blocks: torch.Tensor
     """int32 [n, 3], of each block of a sequence its first token, and where the sequence begins and ends; unused ones
     are zeros. n is 0 where a sequence is long."""
+    trees: torch.Tensor | None = None
+    """int64 [words, T], where a row is a tree: bit j % 64 of word j // 64 says whether a token sees token j of its row
+    (or of the prefix, for one of its own). None: each sees all up to itself."""
+    flash: bool = True
+    """Whether the flash kernel takes it, which knows no trees."""
 
     def short(self, heads: Heads, kernels: ModuleType) -> bool:
         """Whether our own kernels take it."""
@@ -52,15 +59,26 @@ class SplitLayout:
 
     def takes(self, dtype: torch.dtype, heads: Heads, kernels: ModuleType) -> bool:
         """Whether it can be computed here: the flash kernel knows 16 bits only."""
-        return dtype in HALF or self.short(heads, kernels)
+        return (self.flash and dtype in HALF) or self.short(heads, kernels)
 
     def to(self, device: torch.device) -> SplitLayout:
-        starts, blocks = (x.to(device, non_blocking=True) for x in (self.starts, self.blocks))
-        return SplitLayout(self.prefix, starts, self.longest, blocks)
+        def moved(x: torch.Tensor) -> torch.Tensor:
+            # From memory that is not pinned a card copies only when it is idle, and the host waits for it.
+            return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
+
+        trees = None if self.trees is None else moved(self.trees)
+        return replace(self, starts=moved(self.starts), blocks=moved(self.blocks), trees=trees)
 
 
-def split_layout(prefix: int, lengths: Sequence[int], sequences: int = 0, longest: int = 0) -> SplitLayout:
-    """For a prefix and rows of these lengths, on the host; room for so many sequences of at most so many tokens."""
+Parents = Sequence[int] | None
+"""Of a tree's tokens: the index of each one's predecessor, which stands before it, or -1. None: a plain sequence."""
+
+
+def split_layout(
+    prefix: int, lengths: Sequence[int], sequences: int = 0, longest: int = 0, parents: Sequence[Parents] = ()
+) -> SplitLayout:
+    """For a prefix and rows of these lengths, on the host; room for so many sequences of at most so many tokens.
+    parents: of each row, where there are trees."""
     sizes = [prefix, *lengths] if prefix else list(lengths)
     sequences, longest = max(sequences, len(sizes)), max([longest, *sizes])
     ends = list(accumulate(sizes))
@@ -70,8 +88,29 @@ def split_layout(prefix: int, lengths: Sequence[int], sequences: int = 0, longes
         for size, end in zip(sizes, ends, strict=True):
             blocks += [(first, end - size, end) for first in range(end - size, end, BLOCK)]
         blocks += [(0, 0, 0)] * (ends[-1] // BLOCK + sequences - len(blocks))
+    tree, trees = any(row is not None for row in parents), None
+    if tree and blocks:
+        rows = [range(-1, size - 1) if row is None else row for size, row in zip(lengths, parents, strict=True)]
+        trees = _seen([range(-1, prefix - 1), *rows] if prefix else rows)
     table = torch.tensor(blocks, dtype=torch.int32).reshape(-1, 3)
-    return SplitLayout(prefix, torch.tensor(starts, dtype=torch.int32), longest, table)
+    return SplitLayout(prefix, torch.tensor(starts, dtype=torch.int32), longest, table, trees, flash=not tree)
+
+
+def _seen(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Words of bits as `SplitLayout.trees` has them, from the parents of each sequence's tokens."""
+    total, most = sum(map(len, sequences)), max(map(len, sequences))
+    table = np.zeros((-(-most // 64), total), np.int64)
+    start = 0
+    for parents in sequences:
+        # Numbers of any length, for it is quicker than numpy for a token's few words. The first is of parent -1.
+        seen = [0]
+        for parent, own in zip(parents, BITS, strict=False):
+            seen.append(seen[parent + 1] | own)
+        words = -(-len(parents) // 64)
+        found = b"".join([token.to_bytes(words * 8, "little") for token in seen[1:]])
+        table[:words, start : start + len(parents)] = np.frombuffer(found, "<i8").reshape(-1, words).T
+        start += len(parents)
+    return torch.from_numpy(table)
 
 
 @dataclass(frozen=True)
@@ -111,7 +150,8 @@ class SplitAttention(torch.autograd.Function):
         ctx.short = layout.short(heads, kernels)
         if ctx.short:
             counts = (heads.query, heads.key, heads.size)
-            out, lse = kernels.row_attention.forward(qkv, layout.blocks, layout.prefix, counts, heads.scaling, pad)
+            told = (layout.blocks, layout.prefix, counts, heads.scaling, pad, layout.trees)
+            out, lse = kernels.row_attention.forward(qkv, *told)
             ctx.save_for_backward(qkv, cos, sin, out, lse)
             return out
         q, k, v = heads.parts(qkv)
@@ -129,6 +169,8 @@ class SplitAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         heads, layout = ctx.heads, ctx.layout
+        if layout.trees is not None:
+            raise NotImplementedError("attention of the way `split` has no gradient through trees; `rows` has")
         if ctx.short:
             qkv, cos, sin, out, lse = ctx.saved_tensors
             counts = (heads.query, heads.key, heads.size)

@@ -11,23 +11,26 @@ A label's probability is its share of what all allowed labels have together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import takewhile
+from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from weitiao.data.collate import packed_batch
-from weitiao.data.pack import PackRow, Prompt, pack
+from weitiao.data.pack import Pack, PackRow, Prompt, pack
 from weitiao.engine.forward import Forward
 from weitiao.engine.supervised_loss import CHUNK
 from weitiao.families.chat_format import ChatFormat
 from weitiao.types import Choice, Prediction
 
 Scores = NDArray[np.float64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,28 +134,42 @@ class LabelScorer:
         trees = [_tree(candidates[i][part]) for i, part in pieces]
         rows = [_row(prompts[i], tree) for (i, _), tree in zip(pieces, trees, strict=True)]
         out = [np.empty(len(offers)) for offers in candidates]
-        for packed, members in pack(prefix, rows, self.batch_tokens):
-            found = self._pack_scores(self.forward.hidden(packed_batch(packed)), [trees[m] for m in members])
-            for member, values in zip(members, found, strict=True):
+        packs = pack(prefix, rows, self.batch_tokens)
+        launched = ((members, self._launch(packed, [trees[m] for m in members])) for packed, members in packs)
+        # A card need not wait for the host, which reads a pack while the next one is computed.
+        for members, found in _one_behind(launched):
+            for member, values in zip(members, found(), strict=True):
                 i, part = pieces[member]
                 out[i][part] = values
             advance(sum(pieces[m][1].start == 0 for m in members))
         return out
 
     @torch.inference_mode()
-    def _pack_scores(self, hidden: torch.Tensor, trees: Sequence[_Tree]) -> list[Scores]:
-        """hidden [N, H], a row for the prompt's last token and each node of every tree → scores by tree."""
-        offsets = np.cumsum([0, *(len(tree.ids) + 1 for tree in trees)])
-        nodes = np.concatenate([tree.read_nodes + start for tree, start in zip(trees, offsets, strict=False)])
+    def _launch(self, packed: Pack, trees: Sequence[_Tree]) -> Callable[[], list[Scores]]:
+        """Starts to compute a pack, whose rows end in these trees; what is given waits for the scores by tree."""
+        # Of hidden states there is one for each prompt's last token and each node of its tree.
+        firsts = np.cumsum([0, *(len(tree.ids) + 1 for tree in trees)])
+        nodes = np.concatenate([tree.read_nodes + first for tree, first in zip(trees, firsts, strict=False)])
         tokens = np.concatenate([tree.read_tokens for tree in trees])
-        read = np.empty(len(nodes))
+        order = np.argsort(nodes, kind="stable")
+        reads, batch = torch.from_numpy(np.stack([nodes, tokens])[:, order]), packed_batch(packed)
+        if self.forward.device.type == "cuda":
+            reads, batch = reads.pin_memory(), batch.pinned()
+        hidden, parts = self.forward.hidden(batch), []
         for start in range(0, len(hidden), CHUNK):
-            inside = np.flatnonzero((nodes >= start) & (nodes < start + CHUNK))
             table = self.forward.log_probabilities(hidden[start : start + CHUNK])
-            at = torch.from_numpy(nodes[inside] - start).to(table.device)
-            read[inside] = table[at, torch.from_numpy(tokens[inside]).to(table.device)].double().cpu().numpy()
+            reads = reads.to(table.device, non_blocking=True)
+            at, token = reads[:, slice(*np.searchsorted(nodes[order], (start, start + CHUNK)))]
+            parts.append(table[at - start, token])
+        copied = _copied(torch.cat(parts))
         bounds = np.cumsum([0, *(len(tree.read_nodes) for tree in trees)])
-        return [tree.scores(read[bounds[i] : bounds[i + 1]]) for i, tree in enumerate(trees)]
+
+        def found() -> list[Scores]:
+            read = np.empty(len(order))
+            read[order] = copied()
+            return [tree.scores(read[bounds[i] : bounds[i + 1]]) for i, tree in enumerate(trees)]
+
+        return found
 
 
 class _Walk:
@@ -248,6 +265,29 @@ def _parts(candidates: tuple[Candidate, ...], room: int) -> Iterator[slice]:
             start, used = at, 0
         used += candidate.size
     yield slice(start, len(candidates))
+
+
+def _one_behind(items: Iterable[T]) -> Iterator[T]:
+    """The same items, each as soon as the next one is there."""
+    held: deque[T] = deque()
+    for item in items:
+        held.append(item)
+        if len(held) > 1:
+            yield held.popleft()
+    yield from held
+
+
+def _copied(values: torch.Tensor) -> Callable[[], NDArray[np.float32]]:
+    """Starts to copy values to the host; what is given waits for them, but for nothing that a card was told later."""
+    host = values.to("cpu", non_blocking=values.is_cuda)
+    there = torch.cuda.current_stream(values.device).record_event() if values.is_cuda else None
+
+    def wait() -> NDArray[np.float32]:
+        if there is not None:
+            there.synchronize()
+        return host.numpy()
+
+    return wait
 
 
 def _shares(scores: Scores) -> Scores:
