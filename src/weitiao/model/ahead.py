@@ -7,19 +7,24 @@ import gc
 import importlib
 import threading
 from collections.abc import Iterator
+from pathlib import Path
+
+from weitiao.families.base import model_config
 
 FOR_TRAINING = ("weitiao.training.parts", "weitiao.model.load", "weitiao.prediction.evaluate")
+FOR_PREDICTION = ("weitiao.prediction.predictor",)
 FOR_A_MODEL = ("transformers.models.auto.modeling_auto", "transformers.models.{0}.modeling_{0}")
 FOR_THE_REPORT = ("weitiao.report.page", "matplotlib.figure", "matplotlib.backends.backend_svg")
 
 
-def libraries_ahead(model_type: str, card: bool) -> threading.Thread:
-    """What a run needs behind its rows. Join the thread before these are imported: two threads that import modules in a
-    circle may see half of one.
+def libraries_ahead(modules: tuple[str, ...], folder: Path, device: str) -> threading.Thread:
+    """These modules, and what a model needs; and a card is woken. Join the thread before any of them is imported: two
+    threads that import modules in a circle may see half of one.
 
-    model_type: as in `config.json`. card: also wake the graphics card, if there is one.
+    folder: of the model. device: `model.device`.
     """
-    return import_ahead((*FOR_TRAINING, *(name.format(model_type) for name in FOR_A_MODEL)), card)
+    kind = str(model_config(folder).get("model_type"))
+    return import_ahead((*modules, *(name.format(kind) for name in FOR_A_MODEL)), device in ("auto", "cuda"))
 
 
 def import_ahead(modules: tuple[str, ...], card: bool = False) -> threading.Thread:

@@ -8,18 +8,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weitiao import __version__
 from weitiao.config import DataSection
 from weitiao.data.formats import jsonl
 from weitiao.data.source import data_file, iter_rows
 from weitiao.errors import DataError
+from weitiao.model.ahead import FOR_PREDICTION, libraries_ahead
 from weitiao.prediction.adapter_folder import AdapterFolder, open_folder
+from weitiao.prediction.agreement import ROWS, open_merged, refuse_quantized
 from weitiao.prediction.calibration import withheld
 from weitiao.prediction.draft import Draft, Printed
 from weitiao.prediction.evaluate import prediction_record
@@ -28,6 +31,9 @@ from weitiao.run_folder import TASK_FILE
 from weitiao.tasks.base import Example
 from weitiao.tracking.screen import LINE_EVERY, Screen
 from weitiao.types import Row
+
+if TYPE_CHECKING:
+    from weitiao.prediction.predictor import Predictor
 
 BLOCK_ROWS = 1024
 """Rows that are answered and kept at once: enough to fill packs, seconds to minutes of work."""
@@ -40,6 +46,7 @@ def predict_file(
     screen: Screen,
     abstain_below: float | None = None,
     images: str | None = None,
+    merged: bool = False,
 ) -> None:
     """Answer every row of `source`; '-' reads standard input, a JSON object or a bare text a line.
 
@@ -47,6 +54,7 @@ def predict_file(
         What was answered of a file stays beside the output when the command ends early; the same one goes on with it.
     images: folder of the rows' images; by default that of `source`, or the working directory.
     abstain_below: an answer of a lower probability is not given (`evaluate.prediction_record`).
+    merged: fold the adapter into the weights, if the first rows are then answered as without (`agreement.py`).
     Raises DataError for a row that has no text, or an output of another kind.
     """
     if output == Path("-"):
@@ -54,13 +62,34 @@ def predict_file(
     if output is not None:
         _refuse_output(output)
     folder = open_folder(run)
-    belongs = None if source == "-" else _belongs(folder, abstain_below)
+    if merged:
+        refuse_quantized(folder)
+    libraries = libraries_ahead(FOR_PREDICTION, folder.base.folder, "auto")
+    belongs = None if source == "-" else _belongs(folder, abstain_below, merged)
     done: Draft | Printed = Printed() if output is None else Draft(output, belongs)
     # Standard input cannot be read twice: it has no total, and a broken row is told when its block is reached.
     total = None if source == "-" else done.check(_examples(folder, source, images))
     _say_what_was_kept(done, total, screen)
+
+    def opened(block: list[Example]) -> Predictor:
+        from weitiao.prediction.predictor import Predictor
+
+        if not merged:
+            return Predictor.open(folder)
+        # The file's first rows, also when it is gone on with: so the same is decided again.
+        first = block if source == "-" else islice(_examples(folder, source, images), ROWS)
+        return open_merged(folder, list(islice(first, ROWS)), screen)
+
     try:
-        _answer(folder, islice(_examples(folder, source, images), done.rows, None), done, total, abstain_below, screen)
+        _answer(
+            opened,
+            libraries,
+            islice(_examples(folder, source, images), done.rows, None),
+            done,
+            total,
+            abstain_below,
+            screen,
+        )
         if total is not None and done.rows != total:
             raise DataError(f"{source}: had {total} rows, and {done.rows} when it was read again; call predict again")
         done.finish(_parquet_file(source))
@@ -77,29 +106,29 @@ def predict_file(
 
 
 def _answer(
-    folder: AdapterFolder,
+    opened: Callable[[list[Example]], Predictor],
+    libraries: threading.Thread,
     examples: Iterator[Example],
     done: Draft | Printed,
     total: int | None,
     abstain_below: float | None,
     screen: Screen,
 ) -> None:
-    # Before torch is imported, which takes seconds: what is wrong with standard input mostly stands in its first rows.
+    # Before torch is there, which takes seconds: what is wrong with standard input mostly stands in its first rows.
     block = _block(examples)
     done.open()
     if not block:
         return
 
-    from weitiao.prediction.predictor import Predictor
-
-    predictor = Predictor.open(folder)
+    libraries.join()
+    predictor = opened(block)
     if total is None and len(block) < BLOCK_ROWS:
         total = len(block)
     with _progress(screen, total, done.rows) as advance:
         while block:
             answers = predictor.answer(block, advance)
             records = [
-                prediction_record(folder.task, example, answer, abstain_below)
+                prediction_record(predictor.task, example, answer, abstain_below)
                 for example, answer in zip(block, answers, strict=True)
             ]
             done.add(block, records, sum(withheld(answer, abstain_below) for answer in answers))
@@ -128,13 +157,13 @@ def _refuse_output(output: Path) -> None:
         raise DataError(f"{output}: is a folder; name a file in it")
 
 
-def _belongs(folder: AdapterFolder, abstain_below: float | None) -> dict[str, Any]:
+def _belongs(folder: AdapterFolder, abstain_below: float | None, merged: bool) -> dict[str, Any]:
     """What decides the answers besides the rows. The rows of a block share a prefix, so its size does, too."""
     whole = hashlib.sha256()
     for name in (TASK_FILE, "adapter_config.json", "adapter_model.safetensors"):
         with (folder.path / name).open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
-    told = {"adapter": whole.hexdigest(), "abstain_below": abstain_below}
+    told = {"adapter": whole.hexdigest(), "abstain_below": abstain_below, "merged": merged}
     return {**told, "block_rows": BLOCK_ROWS, "weitiao": __version__}
 
 

@@ -13,7 +13,7 @@ from weitiao.data.prefix import prefix_groups
 from weitiao.data.splits import Splits, fingerprint, load
 from weitiao.data.summary import summary
 from weitiao.engine.build import Building, build_ahead
-from weitiao.families.base import model_config
+from weitiao.model.ahead import FOR_THE_REPORT, FOR_TRAINING, import_ahead, libraries_ahead
 from weitiao.model.base import open_base
 from weitiao.run_folder import RunFolder, TaskFile, write_json
 from weitiao.tasks.base import Task, task_options
@@ -21,7 +21,6 @@ from weitiao.tracking.machine import machine, peak_memory
 from weitiao.tracking.record import Record
 from weitiao.tracking.screen import Screen
 from weitiao.tracking.trackers import refuse_missing
-from weitiao.training.ahead import FOR_THE_REPORT, import_ahead, libraries_ahead
 from weitiao.types import Encoded, PlacedImage
 
 
@@ -72,8 +71,7 @@ def _train(
         building = build_ahead(
             base.folder, config.lora.r, config.lora.lora_dropout > 0, config.model.cache_dir, config.model.dtype
         )
-    kind = str(model_config(base.folder).get("model_type"))
-    libraries = libraries_ahead(kind, card=config.model.device in ("auto", "cuda"))
+    libraries = libraries_ahead(FOR_TRAINING, base.folder, config.model.device)
     encoded, images, facts_of_splits, notes = _encoded(encoder, splits, config.training.samples_per_step)
 
     # torch takes seconds to import; a wrong key, a broken row or a damaged file is told before that.
