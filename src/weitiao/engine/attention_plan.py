@@ -58,7 +58,7 @@ class AttentionPlan:
     parents: tuple[tuple[int, ...] | None, ...]
     device: torch.device
     way: Way = "rows"
-    _bias: dict[torch.dtype, torch.Tensor] = field(default_factory=dict)
+    _bias: dict[tuple[str, torch.dtype], torch.Tensor] = field(default_factory=dict)
     _elsewhere: dict[torch.device, AttentionPlan] = field(default_factory=dict)
     """The same plan on the other devices of a model that is spread over several."""
 
@@ -100,21 +100,19 @@ class AttentionPlan:
     # -- rows
 
     def _rows(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-        groups = query.shape[1] // key.shape[1]
-        own = _sdpa(
+        groups, dtype = query.shape[1] // key.shape[1], query.dtype
+        own = _grouped_sdpa(
             self._gather(query),
-            self._with_prefix(key, groups),
-            self._with_prefix(value, groups),
-            self._own_bias(query.dtype),
+            self._with_prefix(key),
+            self._with_prefix(value),
+            self._own_bias(dtype, groups),
             scaling,
         )
         own = own.transpose(1, 2).flatten(0, 1)[self._valid]
         if not self.prefix:
             return own[None]
-        head = slice(0, self.prefix)
-        shared = _sdpa(
-            query[:, :, head], _repeat(key[:, :, head], groups), _repeat(value[:, :, head], groups), None, scaling
-        )
+        q, k, v = (x[:, :, : self.prefix] for x in (query, key, value))
+        shared = _grouped_sdpa(q, k, v, self._prefix_bias(dtype, groups), scaling)
         return torch.cat([shared.transpose(1, 2), own[None]], dim=1)
 
     def _gather(self, x: torch.Tensor) -> torch.Tensor:
@@ -122,10 +120,10 @@ class AttentionPlan:
         rows, width = self._index.shape
         return x[0].index_select(1, self._index.flatten()).unflatten(1, (rows, width)).transpose(0, 1)
 
-    def _with_prefix(self, x: torch.Tensor, groups: int) -> torch.Tensor:
+    def _with_prefix(self, x: torch.Tensor) -> torch.Tensor:
         own = self._gather(x)
         shared = x[:, :, : self.prefix].expand(own.shape[0], -1, -1, -1)
-        return _repeat(torch.cat([shared, own], dim=2), groups)
+        return torch.cat([shared, own], dim=2)
 
     @cached_property
     def _index(self) -> torch.Tensor:
@@ -144,21 +142,25 @@ class AttentionPlan:
         places = [torch.arange(at * width, at * width + length) for at, length in enumerate(self.lengths)]
         return torch.cat(places).to(self.device)
 
-    def _own_bias(self, dtype: torch.dtype) -> torch.Tensor:
-        """Mask [S, prefix + S], or [R, 1, S, prefix + S] with trees; True where a token may look.
+    def _own_bias(self, dtype: torch.dtype, groups: int) -> torch.Tensor:
+        """[groups × S, prefix + S], or [R, 1, groups × S, prefix + S] with trees; 0 where a token may look.
 
         Padding needs no mask of its own: it stands behind every token of its row.
         """
-        if dtype not in self._bias:
+        if ("own", dtype) not in self._bias:
             width = max(self.lengths)
             own = torch.ones(width, width, dtype=torch.bool).tril()
             if self.tree:
                 own = torch.stack([_tree_mask(parents, width) for parents in self.parents])[:, None]
             seen = torch.ones(*own.shape[:-1], self.prefix, dtype=torch.bool)
-            mask = torch.cat([seen, own], dim=-1)
-            bias = torch.zeros(mask.shape, dtype=dtype).masked_fill_(~mask, torch.finfo(dtype).min)
-            self._bias[dtype] = bias.to(self.device)
-        return self._bias[dtype]
+            self._bias["own", dtype] = _bias(torch.cat([seen, own], dim=-1), dtype, groups).to(self.device)
+        return self._bias["own", dtype]
+
+    def _prefix_bias(self, dtype: torch.dtype, groups: int) -> torch.Tensor:
+        if ("prefix", dtype) not in self._bias:
+            seen = torch.ones(self.prefix, self.prefix, dtype=torch.bool).tril()
+            self._bias["prefix", dtype] = _bias(seen, dtype, groups).to(self.device)
+        return self._bias["prefix", dtype]
 
     # -- varlen
 
@@ -282,6 +284,22 @@ def _sdpa(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float
 ) -> torch.Tensor:
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, is_causal=mask is None)
+
+
+def _grouped_sdpa(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, scaling: float
+) -> torch.Tensor:
+    """As `_sdpa`. The heads that share a key stand as queries beside each other, so that no key is copied for each of
+    them; bias [..., heads of a key × queries, keys]."""
+    heads, count = key.shape[1], query.shape[2]
+    together = query.unflatten(1, (heads, -1)).flatten(2, 3)
+    return _sdpa(together, key, value, bias, scaling).unflatten(2, (-1, count)).flatten(1, 2)
+
+
+def _bias(seen: torch.Tensor, dtype: torch.dtype, groups: int) -> torch.Tensor:
+    """bool [..., S, K] → [..., groups × S, K]: 0 where True."""
+    bias = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+    return bias.repeat(*[1] * (seen.ndim - 2), groups, 1)
 
 
 def _repeat(x: torch.Tensor, groups: int) -> torch.Tensor:
