@@ -1,5 +1,5 @@
-"""Compiles every kernel that a step of Qwen2-1.5B's shape calls, and the scoring of its labels, for a card that need
-not be there.
+"""Compiles every kernel that a step of Qwen2-1.5B's shape calls, and those of its answers, for a card that need not be
+there.
 
 python compiled.py CAPABILITY DTYPE     prints JSON: of each kernel the bytes of shared memory that it wants, and its
                                         float32 multiplications that are written out
@@ -62,4 +62,5 @@ build.build(
 layout = split_layout(3, (4,), parents=((-1, 0, 0, 1),))
 qkv = torch.zeros(7, 16 * 128, dtype=getattr(torch, sys.argv[2]))
 row_attention.forward(qkv, layout.blocks, 3, (12, 2, 128), 1.0, 0, layout.trees)
+kernels.chosen(torch.zeros(2, 151_936, dtype=qkv.dtype), torch.zeros(2, 4748, dtype=torch.int32))
 print(json.dumps(found))
