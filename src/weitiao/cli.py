@@ -99,12 +99,15 @@ def predict(
         typer.Option(min=0, max=1, help="Give no answer whose probability is lower; it becomes a suggestion."),
     ] = None,
     images: Annotated[str | None, typer.Option(help="Folder of the images; by default that of INPUT.")] = None,
+    merged: Annotated[
+        bool, typer.Option("--merged", help="Fold the adapter into the weights, once both answer the first rows alike.")
+    ] = False,
 ) -> None:
     """Answer rows with a run's adapter, few of them in memory. The same command goes on with a file left unfinished."""
     from weitiao.prediction.files import predict_file
     from weitiao.tracking.screen import Screen
 
-    predict_file(run, source, output, Screen(), abstain_below, images)
+    predict_file(run, source, output, Screen(), abstain_below, images, merged)
 
 
 @app.command()
@@ -141,12 +144,19 @@ def resend(
 def export(
     run: Run,
     dest: Annotated[Path, typer.Argument(help="A new folder.", metavar="DEST")],
-    format: Annotated[str, typer.Option("--format", help="chatglm-adapter: GLM-4's own layer names.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="adapter: PEFT's files; merged: a whole model; chatglm-adapter: GLM-4's own layer names.",
+        ),
+    ],
 ) -> None:
-    """Write a run's adapter in a form that other programs read."""
+    """Write a run's adapter, or the model with it folded in, for other programs; say how vLLM serves it."""
     from weitiao.export import export as write
+    from weitiao.tracking.screen import Screen
 
-    print(write(run, dest, format))
+    print(write(run, dest, format, Screen()))
 
 
 @app.command()

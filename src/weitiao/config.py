@@ -79,7 +79,8 @@ class DataSection(Section):
     """Encoding of text files; `gb18030` reads GBK. A UTF-8 byte-order mark is skipped."""
     max_length: int = Field(1024, ge=8)
     """Tokens that the shrinkable text and the images of a row may take. Longer text keeps its head and tail; images
-    shrink, and are never cut. Nor is the answer; entities of the part that was left out are not trained on."""
+    shrink, and are never cut. Nor is the answer; entities of the part that was left out are not trained on, and are
+    found in overlapping windows when they are predicted."""
     images: str | None = None
     """Folder that image paths are relative to, and below which they must lie; by default that of the data file."""
     image_size: tuple[Pixels, Pixels] | None = None

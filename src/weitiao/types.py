@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
+Span = tuple[int, int]
+"""A stretch of a text: code points, end-exclusive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +97,8 @@ class Encoded:
     prompt_length: int
     removed: int = 0
     """Tokens of the shrinkable text that were left out to keep it within `data.max_length`."""
-    gap: tuple[int, int] | None = None
-    """Where they stood: code points of the text, end-exclusive."""
+    gap: Span | None = None
+    """Where they stood in the text."""
     images: tuple[PlacedImage, ...] = ()
     """In the order of their tokens, all of which belong to the prompt."""
 
@@ -146,3 +148,6 @@ class Prediction:
     """Of the whole answer, among all valid ones where the task can list them."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Probability of each label, where the task has labels for the row."""
+    parts: tuple[float, ...] = ()
+    """Probability of each part of the answer (of each entity), in their order, where a model wrote them one by one:
+    that it is written, after all that is written before it."""

@@ -118,6 +118,24 @@ def test_predict_evaluate_and_train_again(trained: Path, weitiao: Any) -> None:
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+def test_merged_and_exported(trained: Path, weitiao: Any) -> None:
+    apart = weitiao(trained, "predict", "output/run", "rows.jsonl")
+    merged = weitiao(trained, "predict", "output/run", "rows.jsonl", "--merged")
+    assert merged.returncode == 0, merged.stderr
+    assert "merged weights beside the adapter apart: 16 of 16 answers equal" in merged.stderr
+    first, second = ([json.loads(line)["prediction"] for line in done.stdout.splitlines()] for done in (apart, merged))
+    assert first == second
+    piped = weitiao(trained, "predict", "output/run", "-", "--merged", stdin="很好\n太差了\n".encode())
+    assert "2 of 2 answers equal" in piped.stderr
+    for format in ("adapter", "merged"):
+        done = weitiao(trained, "export", "output/run", format, "--format", format)
+        assert (done.returncode, done.stdout) == (0, f"{format}\n"), done.stderr
+        assert "vllm serve " in done.stderr
+        assert (trained / format / "README.md").is_file()
+        done = weitiao(trained, "export", "output/run", format, "--format", format)
+        assert (done.returncode, done.stderr) == (2, f"weitiao: {format}: is there already; name a new folder\n")
+
+
 def test_predict_reads_standard_input(trained: Path, weitiao: Any) -> None:
     lines = '\ufeff这个手机很好\r\n\n{"text": "这个手机太差", "id": 7}\n'
     done = weitiao(trained, "predict", "output/run", "-", stdin=lines.encode())

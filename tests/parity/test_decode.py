@@ -107,7 +107,7 @@ class Setup:
         stop = self.encoder.chat.stop
         matcher = LLMatcher(self.vocabulary(), grammar.lark)
         answer: list[int] = []
-        total = 0.0
+        total, chances = 0.0, []
         while True:
             bits = np.frombuffer(matcher.compute_bitmask(), dtype=np.uint8)
             allowed = np.unpackbits(bits, bitorder="little")[: self.oracle.lm_head.out_features].astype(bool)
@@ -115,11 +115,12 @@ class Setup:
             logs = logs.masked_fill(~torch.from_numpy(allowed), -np.inf).log_softmax(-1)
             token = int(logs.argmax())
             if token != stop and len(answer) == BUDGET:
-                return Decoded(answer, total, complete=False)
+                return Decoded(answer, total, complete=False, chances=chances)
             total += float(logs[token])
             if token == stop:
-                return Decoded(answer, total, complete=True)
+                return Decoded(answer, total, complete=True, chances=chances)
             answer.append(token)
+            chances.append(float(logs[token]))
             assert matcher.consume_token(token)
 
     def vocabulary(self) -> LLTokenizer:
@@ -132,6 +133,7 @@ class Setup:
             told = self.encoder.chat.tokenizer.decode
             assert decoded.ids == wanted.ids, f"{text!r}: {told(decoded.ids)!r} instead of {told(wanted.ids)!r}"
             assert decoded.complete == wanted.complete
+            assert decoded.chances == pytest.approx(wanted.chances[: len(wanted.ids)], abs=1e-3)
             if wanted.complete:
                 assert decoded.log_probability == pytest.approx(wanted.log_probability, abs=1e-3)
 

@@ -41,6 +41,18 @@ def test_the_written_shapes():
 
 
 @formats
+@given(pairs=st.lists(named, max_size=4))
+@example(pairs=[('a"}b', "人名"), ('{"', "地点"), ("\n{", "{")])
+def test_pairs_end_behind_their_types(name, pairs):
+    text = FORMATS[name].write(pairs, NOTHING)
+    ends = FORMATS[name].ends(text, NOTHING)
+    assert len(ends) == len(pairs)
+    for count, end in enumerate(ends, 1):
+        part = FORMATS[name].write(pairs[:count], NOTHING)
+        assert text[:end] == (part if name == "lines" else part.removesuffix('"}]'))
+
+
+@formats
 @pytest.mark.parametrize(
     "text",
     [

@@ -92,7 +92,8 @@ def test_the_folder_of_an_ner_run(qwen2_folder: Path, ner_file: Path, tmp_path: 
         assert list(row) == ["text", "entities", "prediction", "probability", "reference"]
         assert row["reference"] == row["entities"]
         for entity in row["prediction"]:
-            assert list(entity) == ["start", "end", "type", "text"]
+            assert list(entity) == ["start", "end", "type", "text", "probability"]
+            assert 0 <= (row["probability"] or 0) <= entity["probability"] <= 1
             assert entity["start"] < 0 or row["text"][entity["start"] : entity["end"]] == entity["text"]
 
 

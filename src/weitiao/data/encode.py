@@ -8,13 +8,14 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from weitiao.data.windows import windows
 from weitiao.errors import DataError, RenderError
 from weitiao.families.chat_format import ChatFormat
 from weitiao.families.vision import Vision
 from weitiao.images import ImageFacts, image_facts
 from weitiao.run_folder import ImageLimits
 from weitiao.tasks.base import Example, Task
-from weitiao.types import Encoded, ImagePart, Message, PlacedImage, TextPart
+from weitiao.types import Encoded, ImagePart, Message, PlacedImage, Span, TextPart
 
 CUT_MARK = "…"
 """Stands where the middle of a long text was left out."""
@@ -49,6 +50,12 @@ class Encoder:
         ids = tuple(self.chat.prompt_ids(shortened))
         self._check_limit(len(ids), example)
         return Encoded(ids, len(ids), removed, gap, self._placed(fitted, ids))
+
+    def windows(self, example: Example) -> list[Span]:
+        """Stretches of a text that was shortened, each short enough to be shown whole, with the images of the row."""
+        fitted = self._fitted(self.task.prompt(example), example)
+        room = self.max_length - sum(image.tokens for image in fitted)
+        return windows(example.text, room, self.chat.tokenizer.spans)
 
     def training(self, example: Example) -> Encoded:
         """Prompt, answer and stop. The answer and the stop are supervised, and never cut; what an answer says of a
@@ -123,7 +130,7 @@ class Encoder:
                 "lower data.max_length, or shorten the instruction, the labels or the answer"
             )
 
-    def _shortened(self, messages: Sequence[Message], room: int) -> tuple[list[Message], int, tuple[int, int] | None]:
+    def _shortened(self, messages: Sequence[Message], room: int) -> tuple[list[Message], int, Span | None]:
         """Messages whose shrinkable part takes at most `room` tokens; tokens left out; where they stood. A task has one
         shrinkable part."""
         removed, gap = 0, None
@@ -138,7 +145,7 @@ class Encoder:
             out.append(Message(message.role, tuple(parts)))
         return out, removed, gap
 
-    def _shorten(self, text: str, room: int) -> tuple[str, int, tuple[int, int] | None]:
+    def _shorten(self, text: str, room: int) -> tuple[str, int, Span | None]:
         """Head and tail of a text that is longer than `room`, how many tokens were left out, and where."""
         # A token is at least one byte, and a code point at most four, which a normal form can make twelve (UAX 15).
         if len(text) * 12 <= room:
@@ -168,16 +175,20 @@ def _with_tokens(messages: Sequence[Message], images: Sequence[PlacedImage]) -> 
 
 
 def shortening_note(examples: Sequence[Example], encoded: Sequence[Encoded], task: Task, split: str) -> str | None:
-    """One line that says how many texts were shortened, by class; None when none was."""
+    """One line that says how many texts are shortened, or answered in windows, by class; None when none is."""
     cut = [(e, c) for e, c in zip(examples, encoded, strict=True) if c.removed]
     if not cut:
         return None
     by_class = Counter(task.stratum(example) or "no entity" for example, _ in cut)
     listed = ", ".join(f"{name} {count}" for name, count in by_class.most_common(8))
+    listed = f"by class: {listed}{', …' if len(by_class) > 8 else ''}"
+    told = f"{len(cut)} of {len(examples)} {split} texts are longer than data.max_length and "
+    if task.in_windows and split != "train":
+        return told + f"are answered in overlapping windows ({listed})"
     tokens = sum(c.removed for _, c in cut)
     partly = sum(task.seen(example.answer, c.gap) != example.answer for example, c in cut)
     return (
-        f"{len(cut)} of {len(examples)} {split} texts are longer than data.max_length and keep head and tail "
-        f"({tokens:,} tokens left out; by class: {listed}{', …' if len(by_class) > 8 else ''})"
+        told
+        + f"keep head and tail ({tokens:,} tokens left out; {listed})"
         + (f"; {partly} of their answers name something there" if partly else "")
     )

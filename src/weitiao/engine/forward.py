@@ -41,7 +41,9 @@ class Forward:
         self.body, self.head = model.get_decoder(), model.get_output_embeddings()
         # Where tokens go in; a model that is spread over cards gives its states on another one.
         self.device: torch.device = model.get_input_embeddings().weight.device
-        self.kernels = _kernels(triton, self.device)
+        # Triton starts a kernel on the first card, wherever its tensors are.
+        spread = self.head.weight.device != self.device
+        self.kernels = _kernels(triton and not spread, self.device)
         self.slow_because = unfit(self.body) if fast else None
         self.fast = FastDecoder(self.body, self.kernels) if fast and not self.slow_because else None
 

@@ -162,7 +162,7 @@ def prediction_record(
 ) -> dict[str, Any]:
     """A row of `predictions.jsonl`: the input's own fields, `prediction`, `probability` and, where it has one,
     `reference`. Below the probability `abstain_below` the prediction is null, and `suggestion` says what it was."""
-    told = {"prediction": task.record(answer.answer), "probability": answer.probability}
+    told = {"prediction": task.told(answer), "probability": answer.probability}
     if withheld(answer, abstain_below):
         told = {"prediction": None, "suggestion": told["prediction"], "probability": answer.probability}
     record = {**example.row.fields, **told}

@@ -28,7 +28,7 @@ from weitiao.prediction.draft import Draft, Printed
 from weitiao.prediction.evaluate import prediction_record
 from weitiao.prediction.writers import WRITERS
 from weitiao.run_folder import TASK_FILE
-from weitiao.tasks.base import Example
+from weitiao.tasks.base import Example, Task
 from weitiao.tracking.screen import LINE_EVERY, Screen
 from weitiao.types import Row
 
@@ -64,11 +64,11 @@ def predict_file(
     folder = open_folder(run)
     if merged:
         refuse_quantized(folder)
-    libraries = libraries_ahead(FOR_PREDICTION, folder.base.folder, "auto")
     belongs = None if source == "-" else _belongs(folder, abstain_below, merged)
     done: Draft | Printed = Printed() if output is None else Draft(output, belongs)
     # Standard input cannot be read twice: it has no total, and a broken row is told when its block is reached.
     total = None if source == "-" else done.check(_examples(folder, source, images))
+    libraries = libraries_ahead(FOR_PREDICTION, folder.base.folder, "auto")
     _say_what_was_kept(done, total, screen)
 
     def opened(block: list[Example]) -> Predictor:
@@ -82,6 +82,7 @@ def predict_file(
 
     try:
         _answer(
+            folder.task,
             opened,
             libraries,
             islice(_examples(folder, source, images), done.rows, None),
@@ -106,6 +107,7 @@ def predict_file(
 
 
 def _answer(
+    task: Task,
     opened: Callable[[list[Example]], Predictor],
     libraries: threading.Thread,
     examples: Iterator[Example],
@@ -128,7 +130,7 @@ def _answer(
         while block:
             answers = predictor.answer(block, advance)
             records = [
-                prediction_record(predictor.task, example, answer, abstain_below)
+                prediction_record(task, example, answer, abstain_below)
                 for example, answer in zip(block, answers, strict=True)
             ]
             done.add(block, records, sum(withheld(answer, abstain_below) for answer in answers))

@@ -24,6 +24,7 @@ from weitiao.engine.forward import Forward
 from weitiao.engine.image_features import ImageFeatures, image_features
 from weitiao.model.adapter import open_adapter
 from weitiao.model.load import choose_device, choose_dtype, load_model
+from weitiao.model.merge import Merged
 from weitiao.model.placement import place
 from weitiao.prediction.adapter_folder import AdapterFolder, open_folder
 from weitiao.prediction.calibration import given, with_temperature
@@ -33,6 +34,7 @@ from weitiao.prediction.label_scores import LabelScorer
 from weitiao.prediction.token_places import TokenPlaces
 from weitiao.prediction.windows import Advance, Windows
 from weitiao.tasks.base import Example, Task
+from weitiao.tracking.screen import Screen
 from weitiao.types import Choice, Constraint, Encoded, Grammar, Prediction, Row
 
 BATCH_TOKENS = {"cuda": 16_384, "cpu": 4096}
@@ -41,9 +43,19 @@ SLOTS = 4
 """Times as many may lie in the slots of answers that are being written: K and V take less than what is computed."""
 
 
-def load(run: str | Path, device: str = "auto", dtype: str = "auto") -> Predictor:
-    """The fine-tuned model of a run folder (or of an adapter or checkpoint folder), ready to answer."""
-    return Predictor.open(open_folder(run), device, dtype)
+def load(run: str | Path, device: str = "auto", dtype: str = "auto", merged: bool = False) -> Predictor:
+    """The fine-tuned model of a run folder (or of an adapter or checkpoint folder), ready to answer.
+
+    merged: fold the adapter into the weights, if some of the run's held-out rows are then answered as without.
+    """
+    folder = open_folder(run)
+    if not merged:
+        return Predictor.open(folder, device, dtype)
+    from weitiao.prediction import agreement
+
+    screen = Screen()
+    rows = agreement.held_out(folder, agreement.ROWS, screen)
+    return agreement.open_merged(folder, rows, screen, device, dtype)
 
 
 class Predictor:
@@ -61,7 +73,7 @@ class Predictor:
         cuda_graphs: bool = True,
         images: ImageFeatures | None = None,
     ) -> None:
-        """model: a PeftModel. budget: most tokens of a decoded answer. images: for a model that reads them."""
+        """model: a PeftModel or `Merged`. budget: most tokens of a decoded answer. images: for one that reads them."""
         self.task, self.encoder, self.model = task, encoder, model
         base = model.get_base_model()
         weight = base.get_output_embeddings().weight
@@ -85,13 +97,20 @@ class Predictor:
         # On a card, the weights that it was trained on, whatever would fit here; elsewhere there are no 4 bits.
         wanted = (folder.told.base.quantization or "auto") if where.type == "cuda" else "one"
         base = load_model(folder.base.folder, where, type_, place(wanted, folder.base.folder, where, type_).kind)
-        model = open_adapter(base, folder.path).eval()
+        return cls.around(folder, open_adapter(base, folder.path).eval())
+
+    @classmethod
+    def around(cls, folder: AdapterFolder, model: Any, image_cache_gib: float = 20) -> Predictor:
+        """A model in memory, with its adapter apart or folded in. image_cache_gib: 0 keeps no features of images."""
+        base = model.get_base_model()
+        if isinstance(model, Merged) and any("visual" in name.split(".") for name in model.layers):
+            image_cache_gib = 0  # the folder's tower gives others
         found = cls(
             folder.task,
             folder.encoder,
             model,
             budget=folder.told.max_answer_tokens,
-            images=image_features(base, folder.base.folder, folder.told.base.cache_dir),
+            images=image_features(base, folder.base.folder, folder.told.base.cache_dir, image_cache_gib),
         )
         found.columns = folder.told.columns
         found.temperature = folder.told.temperature
@@ -205,8 +224,8 @@ def _exp(log_probability: float) -> float:
 
 
 def _believable(prediction: Prediction, temperature: float) -> Prediction:
-    """With the probabilities of a temperature. It is one of whole answers, and is taken for their parts as well: the same
-    model is as sure of both, and each part stays at least as likely as the whole."""
+    """With the probabilities of a temperature. It was fitted to whole answers and is taken for their parts as well: one
+    model wrote both, and each part stays at least as likely as the whole."""
     # As an answer that has a probability alone.
     parts = [with_temperature(Prediction((), probability=part), temperature).probability for part in prediction.parts]
     return replace(with_temperature(prediction, temperature), parts=tuple(part or 0.0 for part in parts))

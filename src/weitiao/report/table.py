@@ -9,6 +9,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from weitiao.tracking.shown import as_reference
+
 NAMES = {
     "finetuned": "fine-tuned",
     "untuned": "untuned",
@@ -50,7 +52,7 @@ def predictions_table(rows: Sequence[Mapping[str, Any]], text_field: str = "text
     table.add_column("p", justify="right")
     table.add_column("reference", ratio=1)
     for row in rows:
-        right = row["prediction"] == row.get("reference")
+        right = as_reference(row["prediction"]) == row.get("reference")
         chance = "" if row.get("probability") is None else f"{row['probability']:.2f}"
         table.add_row(
             Text("✓" if right else "✗", style="green" if right else "red"),

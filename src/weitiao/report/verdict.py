@@ -88,7 +88,7 @@ def _of_data(run: Run, w: Words) -> Iterator[str]:
     shares = [
         w.say("share_of_split", share=percent(split["shortened"] / split["rows"]), split=split_name(name, w))
         for name, split in reversed(list(run.log.data.items()))
-        if split.get("shortened")
+        if split.get("shortened") and (name == "train" or not run.task.in_windows)
     ]
     if shares:
         yield w.say("warn_shortened", length=run.config.data.max_length, shares="; ".join(shares))

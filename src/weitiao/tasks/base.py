@@ -16,7 +16,7 @@ from weitiao.config import Section, nearest, validated
 from weitiao.errors import ConfigError, DataError
 from weitiao.images import IMAGE_NAMES, allowed_path
 from weitiao.metrics.intervals import Counts, Statistic
-from weitiao.types import Constraint, ImagePart, Message, Prediction, Row
+from weitiao.types import Constraint, ImagePart, Message, Prediction, Row, Span
 
 Language = Literal["zh", "en"]
 BOUNDS = ("_low", "_high")
@@ -62,6 +62,9 @@ class Task(ABC):
     and `image` are among them."""
     has_labels: ClassVar[bool] = True
     """Whether an answer names labels or types: these can be counted, and a probability of being right has a meaning."""
+    in_windows: ClassVar[bool] = False
+    """Whether a text that is too long is answered in overlapping windows, whose answers are `merged`; else it is
+    shortened. Training shortens it in any case."""
 
     def __init__(self, options: Any) -> None:
         self.options = options
@@ -152,13 +155,21 @@ class Task(ABC):
     def target(self, answer: Any) -> str:
         """The text that the model is trained to write."""
 
-    def seen(self, answer: Any, gap: tuple[int, int] | None) -> Any:
+    def seen(self, answer: Any, gap: Span | None) -> Any:
         """What of a reference answer can be told when the code points `gap` of the text were left out."""
         return answer
 
     @abstractmethod
     def parse(self, text: str, example: Example) -> Any:
         """The answer that a text means for this example, or None when it means none."""
+
+    def parts(self, text: str, example: Example) -> tuple[Span, ...]:
+        """Where in an answer's text each part of what `parse` finds there is written; by default, none has parts."""
+        return ()
+
+    def merged(self, windows: Sequence[tuple[Span, Prediction]], example: Example) -> Prediction:
+        """One answer of those to overlapping windows of the text, in their order. Asked of tasks with `in_windows`."""
+        raise NotImplementedError
 
     def complete_part(self, text: str) -> str:
         """The part of an answer that was cut off by its budget which can be read; by default all of it."""
@@ -176,9 +187,13 @@ class Task(ABC):
     def record(self, answer: Any) -> Any:
         """The answer as JSON, for `predictions.jsonl`."""
 
+    def told(self, prediction: Prediction) -> Any:
+        """The `record` of a prediction's answer, with the probabilities of its parts."""
+        return self.record(prediction.answer)
+
     @abstractmethod
     def read_record(self, record: Any) -> Any:
-        """The answer that `record` wrote."""
+        """The answer that `record` or `told` wrote."""
 
     @abstractmethod
     def named(self, answer: Any) -> tuple[str, ...]:

@@ -25,6 +25,10 @@ class EntityFormat(Protocol):
     def read(self, text: str, nothing: str) -> list[Pair] | None:
         """The pairs of a complete answer; None when it is malformed."""
 
+    def ends(self, text: str, nothing: str) -> list[int]:
+        """Where each pair of an answer that reads ends: the code point behind its type. What stands between two pairs
+        belongs to the later one, since to write it instead of the end is to say that there is another."""
+
     def complete_part(self, text: str) -> str:
         """The longest complete answer that a cut-off text begins with; empty when there is none."""
 
@@ -46,6 +50,11 @@ class Lines:
                 return None
             pairs.append((_unescape(written), kind))
         return pairs
+
+    def ends(self, text: str, nothing: str) -> list[int]:
+        if text == nothing:
+            return []
+        return [at for at, char in enumerate(text) if char == "\n"] + [len(text)]
 
     def complete_part(self, text: str) -> str:
         return text.rpartition("\n")[0]
@@ -73,6 +82,15 @@ class Json:
         except (ValueError, TypeError, KeyError):
             return None
         return pairs if all(isinstance(part, str) and part for pair in pairs for part in pair) else None
+
+    def ends(self, text: str, nothing: str) -> list[int]:
+        decoder, found = json.JSONDecoder(), []
+        at = text.find("{")
+        while at >= 0:
+            _, end = decoder.raw_decode(text, at)
+            found.append(end - len('"}'))
+            at = text.find("{", end)
+        return found
 
     def complete_part(self, text: str) -> str:
         cut = len(text)

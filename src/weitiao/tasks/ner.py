@@ -13,6 +13,7 @@ The model writes no offsets: a small model cannot count. They are found again by
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -27,8 +28,9 @@ from weitiao.metrics.entities import Entity, document_counts, measure_entities
 from weitiao.metrics.intervals import Counts, Statistic
 from weitiao.tasks.base import Example, Task, TaskOptions
 from weitiao.tasks.entity_formats import FORMATS, Pair
+from weitiao.tasks.merge import merged_entities, reading_order
 from weitiao.tasks.spans import Source, chunks, nfc
-from weitiao.types import Constraint, Grammar, Message, Prediction, Row, TextPart
+from weitiao.types import Constraint, Grammar, Message, Prediction, Row, Span, TextPart
 
 INSTRUCTIONS = {
     ("zh", "lines"): "找出文本中的实体，按出现顺序输出，每行一个：实体原文，制表符，类型。没有实体时输出“无”。",
@@ -84,6 +86,7 @@ class NerExample(Example):
 class Ner(Task):
     Options = NerOptions
     headline = "f1"
+    in_windows = True
     fields = {"text": ("text", "sentence", "content"), "entities": ("entities", "spans"), "image": IMAGE_NAMES}
     options: NerOptions
 
@@ -136,7 +139,7 @@ class Ner(Task):
         if any(_optional(item, "start") is None for item in kept):
             return replace(read, answer=self._looked_up(kept, read.text, row))
         entities = {_located(item, read.text, row) for item in kept}
-        return replace(read, answer=tuple(sorted(entities, key=_reading_order)))
+        return replace(read, answer=tuple(sorted(entities, key=reading_order)))
 
     def _with_listed_type(self, item: Any) -> Any:
         """With `"entity_label": "LOC", "entity_names": ["地点", …]`, as in ccfbdci, the name that is in the set."""
@@ -165,7 +168,7 @@ class Ner(Task):
         for entity in entities:
             if not entity.found:
                 raise DataError(f"{row.place}: entity {entity.text!r} does not occur (again) in the text")
-        return tuple(sorted(entities, key=_reading_order))
+        return tuple(sorted(entities, key=reading_order))
 
     def prompt(self, example: Example) -> tuple[Message, ...]:
         language = self.options.language or "zh"
@@ -190,12 +193,20 @@ class Ner(Task):
     def target(self, answer: Sequence[Entity]) -> str:
         return str(self.format.write([(entity.text, entity.type) for entity in answer], self._nothing))
 
-    def seen(self, answer: tuple[Entity, ...], gap: tuple[int, int] | None) -> tuple[Entity, ...]:
+    def seen(self, answer: tuple[Entity, ...], gap: Span | None) -> tuple[Entity, ...]:
         if gap is None:
             return answer
         return tuple(entity for entity in answer if entity.end <= gap[0] or gap[1] <= entity.start)
 
     def parse(self, text: str, example: Example) -> tuple[Entity, ...] | None:
+        found = self._placed(text, example)
+        return None if found is None else tuple(entity for entity, _ in found)
+
+    def parts(self, text: str, example: Example) -> tuple[Span, ...]:
+        return tuple(written for _, written in self._placed(text, example) or ())
+
+    def _placed(self, text: str, example: Example) -> list[tuple[Entity, Span]] | None:
+        """The entities of an answer, and where in it each is written."""
         pairs = self.format.read(text, self._nothing)
         types = {nfc(kind): kind for kind in self.options.types or ()}
         if pairs is None or any(nfc(kind) not in types for _, kind in pairs):
@@ -203,7 +214,19 @@ class Ner(Task):
         source = Source(example.text)
         found = ground([(wanted, types[nfc(kind)]) for wanted, kind in pairs], example.text)
         # What is named more often than it occurs is dropped; what does not occur at all stays, and counts as wrong.
-        return tuple(entity for entity in found if entity.found or source.find(entity.text) is None)
+        kept = [entity.found or source.find(entity.text) is None for entity in found]
+        ends = self.format.ends(text, self._nothing)
+        written = zip(found, zip([0, *ends], ends, strict=False), kept, strict=True)
+        return [(entity, span) for entity, span, keep in written if keep]
+
+    def merged(self, windows: Sequence[tuple[Span, Prediction]], example: Example) -> Prediction:
+        found = merged_entities(
+            [(span, list(zip(told.answer or (), told.parts, strict=True))) for span, told in windows]
+        )
+        chances = [told.probability for _, told in windows]
+        whole = None if None in chances else math.prod(chance for chance in chances if chance is not None)
+        answer = tuple(entity for entity, _ in found)
+        return Prediction(answer, self.target(answer), whole, parts=tuple(chance for _, chance in found))
 
     def spent(self, text: str, example: Example) -> bool:
         pairs = self.format.read(self.complete_part(text), self._nothing) or ()
@@ -220,6 +243,12 @@ class Ner(Task):
         if answer is None:
             return None
         return [{"start": e.start, "end": e.end, "type": e.type, "text": e.text} for e in answer]
+
+    def told(self, prediction: Prediction) -> Any:
+        record = self.record(prediction.answer)
+        for told, chance in zip(record or (), prediction.parts, strict=False):  # baselines know none
+            told["probability"] = chance
+        return record
 
     def read_record(self, record: Any) -> tuple[Entity, ...] | None:
         return None if record is None else tuple(Entity(e["start"], e["end"], e["type"], e["text"]) for e in record)
@@ -278,10 +307,6 @@ def ground(pairs: Sequence[Pair], text: str, in_order: bool = True) -> tuple[Ent
         types.setdefault(place, set()).add(kind)
         found.append(Entity(place[0], place[1], kind, text[place[0] : place[1]]))
     return tuple(found)
-
-
-def _reading_order(entity: Entity) -> tuple[int, int, str]:
-    return entity.start, -entity.end, entity.type
 
 
 def _optional(item: Any, key: str) -> Any:

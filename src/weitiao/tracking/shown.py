@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weitiao.errors import DataError
 from weitiao.images import read_image
@@ -22,6 +22,17 @@ class Shown(NamedTuple):
     """Its prediction, and the reference where that is another."""
     image: str | None = None
     """Absolute path of the row's first image."""
+
+
+def as_reference(prediction: Any) -> Any:
+    """A prediction's record as the reference has it: entities without their probabilities."""
+    if not isinstance(prediction, list):
+        return prediction
+    return [_without_probability(item) if isinstance(item, dict) else item for item in prediction]
+
+
+def _without_probability(item: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in item.items() if key != "probability"}
 
 
 def opened(rows: Sequence[Shown]) -> tuple[list[tuple[Image.Image, Shown]], list[Shown]]:

@@ -26,7 +26,7 @@ from weitiao.images import allowed_path, image_names, measured_root
 from weitiao.run_folder import RunFolder
 from weitiao.tracking.process import TrackerProcess, finish_all
 from weitiao.tracking.screen import Screen
-from weitiao.tracking.shown import Shown
+from weitiao.tracking.shown import Shown, as_reference
 
 
 def refuse_missing(section: TrackingSection) -> None:
@@ -111,8 +111,9 @@ def prediction_rows(predictions: Path, root: str, columns: Mapping[str, str]) ->
     with predictions.open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
-            told, wanted = _brief(row["prediction"]), _brief(row.get("reference"))
-            right = "reference" not in row or row["prediction"] == row["reference"]
+            answer = as_reference(row["prediction"])
+            told, wanted = _brief(answer), _brief(row.get("reference"))
+            right = "reference" not in row or answer == row["reference"]
             own = {key: value for key, value in row.items() if key not in ("prediction", "reference")}
             yield Shown(
                 json.dumps(row, ensure_ascii=False, indent=2),

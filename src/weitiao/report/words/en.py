@@ -154,7 +154,8 @@ WORDS = {
     "lengths": "Tokens of prompt and answer",
     "share_of_rows": "share of rows",
     "tokens": "tokens",
-    "max_length_note": "data.max_length = {length} bounds the text alone; a longer one keeps its head and tail.",
+    "max_length_note": "data.max_length = {length} bounds the text alone; of a longer one, "
+    "head and tail are kept; for entities, only in training.",
     "names_counted": "How often each name occurs",
     "files": "Files",
     "no_data": "The log does not say what the data consisted of.",

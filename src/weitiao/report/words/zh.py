@@ -147,7 +147,7 @@ WORDS = {
     "lengths": "提示与答案的词元数",
     "share_of_rows": "行的比例",
     "tokens": "词元",
-    "max_length_note": "data.max_length = {length} 只限制文本本身；更长的文本保留首尾。",
+    "max_length_note": "data.max_length = {length} 只限制文本本身；更长的文本保留首尾（实体识别仅在训练时如此）。",
     "names_counted": "各名称出现的次数",
     "files": "文件",
     "no_data": "日志没有记录数据的构成。",
