@@ -17,6 +17,7 @@ import weitiao
 from runs import SILENT, lines, lively_model, run_config, trained
 from tiny import old_glm, small_classification, small_ner, write_rows
 from weitiao.errors import ConfigError
+from weitiao.export import export
 from weitiao.model.merge import Merged
 from weitiao.prediction import agreement, files
 from weitiao.prediction.adapter_folder import open_folder
@@ -83,7 +84,7 @@ def test_an_old_glm(glm4_folder: Path, tmp_path: Path) -> None:
     run = trained(run_config(tmp_path, old, rows, *LEARNT))
     texts = [row["text"] for row in lines(rows)]
     both(run, texts)
-    both(weitiao.export.export(run, tmp_path / "names", "chatglm-adapter"), texts)
+    both(export(run, tmp_path / "names", "chatglm-adapter"), texts)
 
 
 def test_a_trained_tower(qwen2_vl_folder: Path, tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_4_bits_are_refused(run: Path, tmp_path: Path) -> None:
         for ask in (
             lambda: weitiao.load(run, device="cpu", merged=True),
             lambda: files.predict_file(run, "missing.jsonl", None, SILENT, merged=True),
-            lambda: weitiao.export.export(run, tmp_path / "x", "merged"),
+            lambda: export(run, tmp_path / "x", "merged"),
         ):
             with pytest.raises(ConfigError, match="was trained on weights in nf4, into which it cannot be folded"):
                 ask()
