@@ -102,12 +102,15 @@ def predict(
     merged: Annotated[
         bool, typer.Option("--merged", help="Fold the adapter into the weights, once both answer the first rows alike.")
     ] = False,
+    top: Annotated[
+        int, typer.Option(min=0, help="List so many of the likeliest labels, each with its probability.")
+    ] = 0,
 ) -> None:
     """Answer rows with a run's adapter, few of them in memory. The same command goes on with a file left unfinished."""
     from weitiao.prediction.files import predict_file
     from weitiao.tracking.screen import Screen
 
-    predict_file(run, source, output, Screen(), abstain_below, images, merged)
+    predict_file(run, source, output, Screen(), abstain_below, images, merged, top)
 
 
 @app.command()

@@ -164,6 +164,15 @@ def test_answers_below_a_probability_are_withheld(trained: Path, weitiao: Any) -
     assert weitiao(trained, "predict", "output/run", "rows.jsonl", "--abstain-below", "2").returncode == 2
 
 
+def test_the_likeliest_labels(trained: Path, weitiao: Any) -> None:
+    done = weitiao(trained, "predict", "output/run", "rows.jsonl", "--top", "5")
+    assert done.returncode == 0, done.stderr
+    for answer in map(json.loads, done.stdout.splitlines()):
+        assert {label["label"] for label in answer["top"]} == {"好评", "差评"}
+        assert answer["top"][0] == {"label": answer["prediction"], "probability": answer["probability"]}
+        assert sum(label["probability"] for label in answer["top"]) == pytest.approx(1)
+
+
 def test_overwrite_trains_again(trained: Path, weitiao: Any) -> None:
     done = weitiao(trained, "train", "config.yaml", "--overwrite", "data.validation=null", "lora.r=4")
     assert done.returncode == 0, done.stderr

@@ -143,7 +143,7 @@ def test_a_file(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [row["prediction"] for row in apart] == [row["prediction"] for row in merged]
     assert [row["probability"] for row in apart] == pytest.approx([row["probability"] for row in merged], abs=1e-5)
     folder = open_folder(run)
-    assert files._belongs(folder, None, True) != files._belongs(folder, None, False)
+    assert files._belongs(folder, merged=True) != files._belongs(folder, merged=False)
 
 
 def test_4_bits_are_refused(run: Path, tmp_path: Path) -> None:

@@ -158,13 +158,17 @@ def write_predictions(path: Path, task: Task, examples: Sequence[Example], answe
 
 
 def prediction_record(
-    task: Task, example: Example, answer: Prediction, abstain_below: float | None = None
+    task: Task, example: Example, answer: Prediction, abstain_below: float | None = None, top: int = 0
 ) -> dict[str, Any]:
     """A row of `predictions.jsonl`: the input's own fields, `prediction`, `probability` and, where it has one,
-    `reference`. Below the probability `abstain_below` the prediction is null, and `suggestion` says what it was."""
+    `reference`. Below the probability `abstain_below` the prediction is null, and `suggestion` says what it was.
+    top: so many of the likeliest labels are listed, too, each with its probability."""
     told = {"prediction": task.told(answer), "probability": answer.probability}
     if withheld(answer, abstain_below):
         told = {"prediction": None, "suggestion": told["prediction"], "probability": answer.probability}
+    if top:
+        likeliest = sorted(answer.scores.items(), key=lambda item: -item[1])[:top]
+        told["top"] = [{"label": label, "probability": probability} for label, probability in likeliest]
     record = {**example.row.fields, **told}
     if example.answer is not None:
         record["reference"] = task.record(example.answer)

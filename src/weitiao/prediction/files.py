@@ -8,9 +8,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from weitiao import __version__
 from weitiao.config import DataSection
 from weitiao.data.formats import jsonl
 from weitiao.data.source import data_file, iter_rows
-from weitiao.errors import DataError
+from weitiao.errors import ConfigError, DataError
 from weitiao.model.ahead import FOR_PREDICTION, libraries_ahead
 from weitiao.prediction.adapter_folder import AdapterFolder, open_folder
 from weitiao.prediction.agreement import ROWS, open_merged, refuse_quantized
@@ -28,9 +28,9 @@ from weitiao.prediction.draft import Draft, Printed
 from weitiao.prediction.evaluate import prediction_record
 from weitiao.prediction.writers import WRITERS
 from weitiao.run_folder import TASK_FILE
-from weitiao.tasks.base import Example, Task
+from weitiao.tasks.base import Example
 from weitiao.tracking.screen import LINE_EVERY, Screen
-from weitiao.types import Row
+from weitiao.types import Prediction, Row
 
 if TYPE_CHECKING:
     from weitiao.prediction.predictor import Predictor
@@ -47,6 +47,7 @@ def predict_file(
     abstain_below: float | None = None,
     images: str | None = None,
     merged: bool = False,
+    top: int = 0,
 ) -> None:
     """Answer every row of `source`; '-' reads standard input, a JSON object or a bare text a line.
 
@@ -55,7 +56,8 @@ def predict_file(
     images: folder of the rows' images; by default that of `source`, or the working directory.
     abstain_below: an answer of a lower probability is not given (`evaluate.prediction_record`).
     merged: fold the adapter into the weights, if the first rows are then answered as without (`agreement.py`).
-    Raises DataError for a row that has no text, or an output of another kind.
+    top: so many of the likeliest labels are told, too.
+    Raises DataError for a row that has no text, or an output of another kind; ConfigError where there are no labels.
     """
     if output == Path("-"):
         output = None
@@ -64,7 +66,11 @@ def predict_file(
     folder = open_folder(run)
     if merged:
         refuse_quantized(folder)
-    belongs = None if source == "-" else _belongs(folder, abstain_below, merged)
+    if top and not folder.task.lists_labels:
+        raise ConfigError(f"--top: an answer of task {folder.told.task['name']} is no label of a list; leave it out")
+    belongs = None
+    if source != "-":
+        belongs = _belongs(folder, abstain_below=abstain_below, merged=merged, top=top)
     done: Draft | Printed = Printed() if output is None else Draft(output, belongs)
     # Standard input cannot be read twice: it has no total, and a broken row is told when its block is reached.
     total = None if source == "-" else done.check(_examples(folder, source, images))
@@ -72,6 +78,7 @@ def predict_file(
     _say_what_was_kept(done, total, screen)
 
     def opened(block: list[Example]) -> Predictor:
+        libraries.join()
         from weitiao.prediction.predictor import Predictor
 
         if not merged:
@@ -82,13 +89,12 @@ def predict_file(
 
     try:
         _answer(
-            folder.task,
             opened,
-            libraries,
             islice(_examples(folder, source, images), done.rows, None),
+            partial(prediction_record, folder.task, abstain_below=abstain_below, top=top),
+            partial(withheld, below=abstain_below),
             done,
             total,
-            abstain_below,
             screen,
         )
         if total is not None and done.rows != total:
@@ -107,13 +113,12 @@ def predict_file(
 
 
 def _answer(
-    task: Task,
     opened: Callable[[list[Example]], Predictor],
-    libraries: threading.Thread,
     examples: Iterator[Example],
+    record: Callable[[Example, Prediction], dict[str, Any]],
+    is_withheld: Callable[[Prediction], bool],
     done: Draft | Printed,
     total: int | None,
-    abstain_below: float | None,
     screen: Screen,
 ) -> None:
     # Before torch is there, which takes seconds: what is wrong with standard input mostly stands in its first rows.
@@ -122,18 +127,13 @@ def _answer(
     if not block:
         return
 
-    libraries.join()
     predictor = opened(block)
     if total is None and len(block) < BLOCK_ROWS:
         total = len(block)
     with _progress(screen, total, done.rows) as advance:
         while block:
             answers = predictor.answer(block, advance)
-            records = [
-                prediction_record(task, example, answer, abstain_below)
-                for example, answer in zip(block, answers, strict=True)
-            ]
-            done.add(block, records, sum(withheld(answer, abstain_below) for answer in answers))
+            done.add(block, list(map(record, block, answers)), sum(map(is_withheld, answers)))
             block = _block(examples)
 
 
@@ -159,14 +159,13 @@ def _refuse_output(output: Path) -> None:
         raise DataError(f"{output}: is a folder; name a file in it")
 
 
-def _belongs(folder: AdapterFolder, abstain_below: float | None, merged: bool) -> dict[str, Any]:
+def _belongs(folder: AdapterFolder, **options: Any) -> dict[str, Any]:
     """What decides the answers besides the rows. The rows of a block share a prefix, so its size does, too."""
     whole = hashlib.sha256()
     for name in (TASK_FILE, "adapter_config.json", "adapter_model.safetensors"):
         with (folder.path / name).open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())
-    told = {"adapter": whole.hexdigest(), "abstain_below": abstain_below, "merged": merged}
-    return {**told, "block_rows": BLOCK_ROWS, "weitiao": __version__}
+    return {"adapter": whole.hexdigest(), **options, "block_rows": BLOCK_ROWS, "weitiao": __version__}
 
 
 def _say_what_was_kept(done: Draft | Printed, total: int | None, screen: Screen) -> None:

@@ -78,6 +78,7 @@ class Classification(Task):
         "options": ("options", "category", "categories"),
         "image": IMAGE_NAMES,
     }
+    lists_labels = True
     options: ClassificationOptions
 
     @property
