@@ -23,6 +23,7 @@ from weitiao.data.encode import Encoder
 from weitiao.data.pack import Prompt
 from weitiao.data.prefix import common_prefix
 from weitiao.engine import graphs, slots
+from weitiao.engine.fast_layer import FastDecoder
 from weitiao.engine.forward import Forward
 from weitiao.engine.slots import SlotCache
 from weitiao.families.base import families, family_of
@@ -198,6 +199,19 @@ def test_a_decoder_answers_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) 
     assert (decoder._steps is not None) == setup.fast
     decoder.rest()
     setup.assert_equal(TEXTS[:2], setup.decode(TEXTS[:2], decoder=decoder))
+
+
+def test_by_kernels(setup: Setup) -> None:
+    """As on a card, with adapters that were brought up to date once."""
+    kernels = pytest.importorskip("weitiao.engine.kernels")
+    forward = Forward(setup.ours, "split", fast=setup.fast)
+    forward.kernels = kernels
+    if forward.fast is not None:
+        forward.fast = FastDecoder(forward.body, kernels)
+    decoder = Decoder(forward, setup.encoder.chat.stop, 12)
+    with forward.steady():
+        found = setup.decode(TEXTS[:4], slots=3, budget=12, decoder=decoder)
+    setup.assert_equal(TEXTS[:4], found, 12)
 
 
 def test_slots_grow(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
