@@ -546,7 +546,7 @@ def test_byte_order_mark_is_no_fault(work: Path, weitiao: Any) -> None:
 
 
 def test_interrupted_training_goes_on(work: Path, command: list[str], environment: Any, weitiao: Any) -> None:
-    arguments = ["train", "config.yaml", "data.validation=null", "training.max_steps=40", "training.save_steps=10"]
+    arguments = ["train", "config.yaml", "data.validation=null", "training.max_steps=200", "training.save_steps=10"]
     running = subprocess.Popen([*command, *arguments], cwd=work, env=environment, stderr=subprocess.PIPE, text=True)
     try:
         first = work / "output/run/checkpoint-10"
