@@ -35,6 +35,17 @@ Config = Annotated[str, typer.Argument(help="Path of a YAML file, or the name of
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …", metavar="[KEY=VALUE]...")]
 Run = Annotated[Path, typer.Argument(help="A run folder (or an adapter or checkpoint folder).", metavar="RUN")]
 
+Device = Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda where there is a card.")]
+Shape = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the model: smollm2-135m, qwen2-1.5b, glm4-9b or tiny; by default qwen2-1.5b on cuda, "
+        "smollm2-135m on a cpu."
+    ),
+]
+Repeats = Annotated[int, typer.Option(min=1, help="Blocks of each system.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
 
 @app.command()
 def train(
@@ -191,28 +202,22 @@ def data_fetch(
 
 @bench_app.command("train")
 def bench_train(
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda where there is a card.")] = None,
+    device: Device = None,
     profile: Annotated[
         list[str] | None,
         typer.Option(help="ner, classification or documents; by default all of them on cuda, ner on a cpu."),
     ] = None,
     samples_per_step: Annotated[list[int] | None, typer.Option(min=1, help="By default 16 and 256.")] = None,
-    shape: Annotated[
-        str | None,
-        typer.Option(
-            help="Of the model: smollm2-135m, qwen2-1.5b, glm4-9b or tiny; by default qwen2-1.5b on cuda, "
-            "smollm2-135m on a cpu."
-        ),
-    ] = None,
+    shape: Shape = None,
     system: Annotated[
         list[str] | None,
         typer.Option(help="weitiao, tutorial, hf_batched, hf_liger or unsloth; by default all of them."),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Blocks of each system.")] = 3,
+    repeats: Repeats = 3,
     seconds: Annotated[float, typer.Option(min=0, help="Seconds of a block.")] = 10,
     dropout: Annotated[float, typer.Option(min=0, max=0.99, help="On the adapters' input.")] = 0,
     curve: Annotated[int, typer.Option(min=0, help="Compare losses over so many steps, too.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Training steps of Weitiao beside other systems: same random weights, same random samples. Downloads nothing."""
     from weitiao.bench.request import asked
@@ -231,24 +236,17 @@ def bench_train(
     )
     from weitiao.bench.train import bench_train as measure  # imports torch
 
-    found = measure(request, Screen())
-    print(json.dumps(found, ensure_ascii=False, indent=2)) if as_json else _show_bench(found)
+    _show_bench(measure(request, Screen()), "train", as_json)
 
 
 @bench_app.command("predict")
 def bench_predict(
-    device: Annotated[str | None, typer.Option(help="cpu or cuda; by default cuda where there is a card.")] = None,
+    device: Device = None,
     profile: Annotated[
         list[str] | None,
         typer.Option(help="ner, classification or documents; by default classification and ner."),
     ] = None,
-    shape: Annotated[
-        str | None,
-        typer.Option(
-            help="Of the model: smollm2-135m, qwen2-1.5b, glm4-9b or tiny; by default qwen2-1.5b on cuda, "
-            "smollm2-135m on a cpu."
-        ),
-    ] = None,
+    shape: Shape = None,
     system: Annotated[
         list[str] | None,
         typer.Option(help="weitiao, tutorial, hf_batch or hf_generate_batch; by default all of them."),
@@ -258,9 +256,9 @@ def bench_predict(
         int | None,
         typer.Option(min=1, help="Rows compared with the plain path; by default 128 on cuda, 16 on a cpu."),
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Blocks of each system.")] = 3,
+    repeats: Repeats = 3,
     seconds: Annotated[float, typer.Option(min=0, help="Seconds of a block; all rows once at least.")] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Predictions of Weitiao beside other systems: same random weights, same random rows. Downloads nothing."""
     from weitiao.bench.request import asked_predict
@@ -269,8 +267,7 @@ def bench_predict(
     request = asked_predict(device, shape, profile or (), system or (), rows, checked, repeats=repeats, seconds=seconds)
     from weitiao.bench.predict import bench_predict as measure  # imports torch
 
-    found = measure(request, Screen())
-    print(json.dumps(found, ensure_ascii=False, indent=2)) if as_json else _show_predictions(found)
+    _show_bench(measure(request, Screen()), "predict", as_json)
 
 
 @app.callback(invoke_without_command=True)
@@ -308,20 +305,16 @@ def _show_metrics(metrics: dict[str, Any]) -> None:
     Console().print(metrics_table(metrics))
 
 
-def _show_bench(found: dict[str, Any]) -> None:
+def _show_bench(found: dict[str, Any], kind: str, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+        return
+
     from rich.console import Console
 
-    from weitiao.bench.table import train_tables
+    from weitiao.bench.table import TABLES
 
-    Console().print(train_tables(found))
-
-
-def _show_predictions(found: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    from weitiao.bench.table import predict_tables
-
-    Console().print(predict_tables(found))
+    Console().print(TABLES[kind](found))
 
 
 if __name__ == "__main__":

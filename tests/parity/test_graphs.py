@@ -51,6 +51,16 @@ def packs_of(prefix: int, counts: tuple[int, ...]) -> list[Pack]:
     return found
 
 
+def loss_of(model, packs: list[Pack]) -> float:
+    """Of all packs, one by one; the gradients are with the model's parameters."""
+    forward, total = Forward(model.get_base_model(), fast=True), 0.0
+    for pack in packs:
+        loss = forward.loss(packed_batch(pack)) * 0.01
+        loss.backward()
+        total += loss.item()
+    return total
+
+
 @pytest.mark.usefixtures("_on_a_host")
 @pytest.mark.parametrize("family", ["qwen2", "glm4", "qwen2_vl"])
 @pytest.mark.parametrize("prefix", [0, 11])
@@ -58,12 +68,7 @@ def test_loss_and_gradients(family: str, prefix: int, request: pytest.FixtureReq
     """Among the packs are some that nothing was planned for."""
     packs = packs_of(prefix, (9, 3, 9, 20, 1, 9))
     ours, theirs = (lora_model(request.getfixturevalue(f"{family}_folder")) for _ in range(2))
-    plain = Forward(theirs.get_base_model(), fast=True)
-    wanted_loss = 0.0
-    for pack in packs:
-        loss = plain.loss(packed_batch(pack)) * 0.01
-        loss.backward()
-        wanted_loss += loss.item()
+    wanted_loss = loss_of(theirs, packs)
     parameters = [p for p in ours.parameters() if p.requires_grad]
     made = PackGraphs(
         Forward(ours.get_base_model(), "split", fast=True), parameters, [Size.of(p) for p in packs[:3]], packs=10
@@ -88,12 +93,7 @@ def test_prefixes_of_several_lengths_and_ids(qwen2_folder: Path) -> None:
     kinds[1] = [replace(pack, prefix=tuple(range(300, 311))) for pack in kinds[1]]
     packs = [pack for three in zip(*kinds, strict=True) for pack in three]
     ours, theirs = lora_model(qwen2_folder), lora_model(qwen2_folder)
-    plain = Forward(theirs.get_base_model(), fast=True)
-    wanted_loss = 0.0
-    for pack in packs:
-        loss = plain.loss(packed_batch(pack)) * 0.01
-        loss.backward()
-        wanted_loss += loss.item()
+    wanted_loss = loss_of(theirs, packs)
     parameters = [p for p in ours.parameters() if p.requires_grad]
     forward = Forward(ours.get_base_model(), "split", fast=True)
     made = PackGraphs(forward, parameters, [Size.of(pack) for pack in packs], packs=500)

@@ -14,14 +14,15 @@ import torch
 
 from weitiao.bench.answerer import answerer_class
 from weitiao.bench.equality import LAYERS
-from weitiao.bench.measure import free, interleaved
-from weitiao.bench.predict_lane import FEW, Lane, guarded, spread, tried
+from weitiao.bench.measure import free
+from weitiao.bench.predict_lane import FEW, Lane, spread, tried
 from weitiao.bench.predict_rows import OURS, absent_row, told
 from weitiao.bench.questions import Questions, questions
 from weitiao.bench.remote import WorkerFailed, Workers
 from weitiao.bench.request import PredictRequest
 from weitiao.bench.shapes import SHAPES, model_maker
 from weitiao.bench.table import agreement_line
+from weitiao.bench.turns import blocks_in_turn, guarded
 from weitiao.bench.vocabulary import write_tokenizer
 from weitiao.model.load import choose_dtype
 from weitiao.tracking.machine import machine
@@ -106,16 +107,10 @@ def measured(request: PredictRequest, asked: Questions, folder: Path, workers: W
             )
         else:
             screen.note(f"{name}: {lane.note}")
-
-    def block(lane: Lane) -> None:
-        if lane.note is None and guarded(lane, lambda lane: lane.block(request.seconds)):
-            last = lane.blocks[-1]
-            screen.note(f"{lane.name}: {last.samples / last.seconds:.2f} samples/s")
-
-    interleaved(lanes, request.repeats, block)
+    blocks_in_turn(lanes, request, screen)
     for lane in lanes:
         if lane.name != OURS:
-            lane.worker.stop()
+            lane.drop()
     return lanes
 
 

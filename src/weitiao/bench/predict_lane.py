@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 
 from weitiao.bench.answerer import Block
 from weitiao.bench.questions import Questions
-from weitiao.bench.remote import Worker, WorkerFailed
+from weitiao.bench.remote import Worker
 
 FEW = 8
 """Rows that a slow way answers in a block, spread over the lengths of all."""
@@ -64,19 +64,8 @@ class Lane:
         self.blocks.append(self.worker.ask("block", self.members, seconds, self.size))
         self.setting = self.worker.ask("setting")
 
-
-def guarded(lane: Lane, work: Callable[[Lane], None]) -> bool:
-    """Do it; where the card's memory is too small or the lane's process fails, the lane says so."""
-    try:
-        work(lane)
-        return True
-    except torch.cuda.OutOfMemoryError:
-        lane.note = "out of memory"
-    except WorkerFailed as failed:
-        lane.note = str(failed)
-    lane.blocks.clear()
-    lane.worker.stop()
-    return False
+    def drop(self) -> None:
+        self.worker.stop()
 
 
 def spread(asked: Questions, count: int) -> list[int]:

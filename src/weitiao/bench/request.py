@@ -21,33 +21,32 @@ DEFAULT_ROWS = {"cuda": 1024, "cpu": 32}
 DEFAULT_CHECKED = {"cuda": 128, "cpu": 16}
 
 
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What both benches are asked for."""
+
     device: str
     shape: str
     profiles: tuple[str, ...]
-    samples_per_step: tuple[int, ...]
     systems: tuple[str, ...]
     repeats: int = 3
     seconds: float = 10.0
-    """Of a block."""
+    """Of a block; one of predictions answers all rows once at least."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(Asked):
+    samples_per_step: tuple[int, ...]
     dropout: float = 0.0
     curve: int = 0
     """Steps over which losses are compared; 0: they are not."""
 
 
-@dataclass(frozen=True)
-class PredictRequest:
-    device: str
-    shape: str
-    profiles: tuple[str, ...]
-    systems: tuple[str, ...]
+@dataclass(frozen=True, kw_only=True)
+class PredictRequest(Asked):
     rows: int
     checked: int
     """Rows whose answers are compared with the plain path's."""
-    repeats: int = 3
-    seconds: float = 10.0
-    """Of a block, which answers all rows once at least."""
 
 
 def asked(
@@ -60,17 +59,13 @@ def asked(
 ) -> Request:
     """A request by names; what is left out gets its default. Raises ConfigError for a name that there is not, and for
     a device that this machine has not."""
-    _refuse_unknown("device", [device] if device else [], DEVICES)
-    _refuse_unknown("shape", [shape] if shape else [], SHAPES)
-    _refuse_unknown("profile", profiles, PROFILES)
-    _refuse_unknown("system", systems, system_names())
-    there = _there(device)
+    there = _checked(device, shape, profiles, systems, system_names())
     return Request(
-        there,
-        shape or DEFAULT_SHAPE[there],
-        tuple(profiles) or DEFAULT_PROFILES[there],
-        tuple(samples_per_step) or (16, 256),
-        tuple(systems) or system_names(),
+        device=there,
+        shape=shape or DEFAULT_SHAPE[there],
+        profiles=tuple(profiles) or DEFAULT_PROFILES[there],
+        systems=tuple(systems) or system_names(),
+        samples_per_step=tuple(samples_per_step) or (16, 256),
         **more,
     )
 
@@ -85,21 +80,28 @@ def asked_predict(
     **more: Any,
 ) -> PredictRequest:
     """As `asked`, for predictions."""
+    there = _checked(device, shape, profiles, systems, answerer_names())
+    rows = rows or DEFAULT_ROWS[there]
+    return PredictRequest(
+        device=there,
+        shape=shape or DEFAULT_SHAPE[there],
+        profiles=tuple(profiles) or PREDICTED,
+        systems=tuple(systems) or answerer_names(),
+        rows=rows,
+        checked=min(rows, checked or DEFAULT_CHECKED[there]),
+        **more,
+    )
+
+
+def _checked(
+    device: str | None, shape: str | None, profiles: Sequence[str], systems: Sequence[str], known: Collection[str]
+) -> str:
+    """The device that is there."""
     _refuse_unknown("device", [device] if device else [], DEVICES)
     _refuse_unknown("shape", [shape] if shape else [], SHAPES)
     _refuse_unknown("profile", profiles, PROFILES)
-    _refuse_unknown("system", systems, answerer_names())
-    there = _there(device)
-    rows = rows or DEFAULT_ROWS[there]
-    return PredictRequest(
-        there,
-        shape or DEFAULT_SHAPE[there],
-        tuple(profiles) or PREDICTED,
-        tuple(systems) or answerer_names(),
-        rows,
-        min(rows, checked or DEFAULT_CHECKED[there]),
-        **more,
-    )
+    _refuse_unknown("system", systems, known)
+    return _there(device)
 
 
 def _refuse_unknown(option: str, names: Sequence[str], choices: Collection[str]) -> None:

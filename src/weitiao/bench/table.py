@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -13,6 +13,8 @@ from rich.text import Text
 from weitiao.bench.curves import ALLOWED
 
 Row = Mapping[str, Any]
+OF_STEPS = ("samples/s", "tokens/s", "TFLOP/s", "GiB", "warm-up", "1k, 10k", "equal")
+OF_PREDICTIONS = ("rows/s", "× HF", "answer\ntokens/s", "GiB", "first\nanswer", "warm-up", "equal")
 
 
 def train_tables(found: Mapping[str, Any]) -> Group:
@@ -25,7 +27,7 @@ def train_tables(found: Mapping[str, Any]) -> Group:
     for profile, count in groups:
         members = [row for row in rows if (row["profile"], row["samples_per_step"]) == (profile, count)]
         seen = [row for row in members if row["note"] is None]
-        parts += [_table(f"{profile} · {count} samples a step", seen), _lines(members)]
+        parts += [_table(f"{profile} · {count} samples a step", OF_STEPS, seen, _of_steps), _lines(members)]
     return Group(*parts, *map(_curve, found.get("curves", ())))
 
 
@@ -40,28 +42,20 @@ def predict_tables(found: Mapping[str, Any]) -> Group:
         checks = [agreement_line(one) for one in found["agreement"] if one["profile"] == profile]
         seen = [row for row in members if row["note"] is None]
         notes = [f"{row['system']}: {row['note'] or row['setting']}" for row in members]
-        parts += [_predictions(profile, seen), Text("\n".join([*notes, *checks, ""]))]
+        parts += [_table(profile, OF_PREDICTIONS, seen, _of_predictions), Text("\n".join([*notes, *checks, ""]))]
     return Group(*parts)
 
 
-def _predictions(title: str, rows: Sequence[Row]) -> Table:
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
-    table.add_column("system", no_wrap=True)
-    for column in ("rows/s", "× HF", "answer\ntokens/s", "GiB", "first\nanswer", "warm-up", "equal"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for row in rows:
-        equal = "—" if row["equal"] is None else "yes" if row["equal"] else "NO"
-        table.add_row(
-            row["system"],
-            f"{_short(row['samples_per_second'])}\n{_short(row['low'])}–{_short(row['high'])}",
-            "—" if row["ratio"] is None else _short(row["ratio"]),
-            _short(row["answer_tokens_per_second"]),
-            "—" if row["peak_gib"] is None else f"{row['peak_gib']:.2f}",
-            f"{row['first_answer_seconds']:.1f} s",
-            f"{row['warm_up_seconds']:.1f} s",
-            equal,
-        )
-    return table
+def _of_predictions(row: Row) -> list[str]:
+    return [
+        f"{_short(row['samples_per_second'])}\n{_short(row['low'])}–{_short(row['high'])}",
+        "—" if row["ratio"] is None else _short(row["ratio"]),
+        _short(row["answer_tokens_per_second"]),
+        "—" if row["peak_gib"] is None else f"{row['peak_gib']:.2f}",
+        f"{row['first_answer_seconds']:.1f} s",
+        f"{row['warm_up_seconds']:.1f} s",
+        "—" if row["equal"] is None else "yes" if row["equal"] else "NO",
+    ]
 
 
 def agreement_line(one: Row) -> str:
@@ -84,17 +78,17 @@ def _curve(told: Row) -> Text:
     )
 
 
-def _table(title: str, rows: Sequence[Row]) -> Table:
+def _table(title: str, columns: Sequence[str], rows: Sequence[Row], cells: Callable[[Row], list[str]]) -> Table:
     table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
     table.add_column("system", no_wrap=True)
-    for column in ("samples/s", "tokens/s", "TFLOP/s", "GiB", "warm-up", "1k, 10k", "equal"):
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        table.add_row(row["system"], *_cells(row))
+        table.add_row(row["system"], *cells(row))
     return table
 
 
-def _cells(row: Row) -> list[str]:
+def _of_steps(row: Row) -> list[str]:
     return [
         f"{_short(row['samples_per_second'])}\n{_short(row['low'])}–{_short(row['high'])}",
         f"{row['tokens_per_second']:,.0f}",
@@ -125,3 +119,7 @@ def _lines(rows: Sequence[Row]) -> Text:
 
 def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+TABLES = {"train": train_tables, "predict": predict_tables}
+"""By command."""

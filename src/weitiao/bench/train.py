@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -11,13 +11,14 @@ import torch
 
 from weitiao.bench.curves import curves
 from weitiao.bench.equality import LAYERS, SAMPLES, largest_error, worst_error
-from weitiao.bench.measure import Lane, free, gemm_rate, interleaved
+from weitiao.bench.measure import Lane, free, gemm_rate
 from weitiao.bench.profiles import PROFILES, samples
 from weitiao.bench.remote import RemoteLane, WorkerFailed, Workers
 from weitiao.bench.request import Request
 from weitiao.bench.rows import absent_row, row
 from weitiao.bench.shapes import SHAPES, ModelMaker, model_maker
 from weitiao.bench.system import Settings, system_class
+from weitiao.bench.turns import blocks_in_turn, guarded
 from weitiao.data.prefix import common_prefix
 from weitiao.model.load import choose_dtype
 from weitiao.tracking.machine import machine
@@ -102,12 +103,7 @@ def measured(
             screen.note(f"{lane.name}: warm after {lane.warm_up_seconds:.1f} s, {lane.steps} steps")
         else:
             screen.note(f"{lane.name}: {lane.note}")
-
-    def block(lane: Lane) -> None:
-        if lane.note is None and guarded(lane, lambda lane: lane.block(request.seconds)):
-            screen.note(f"{lane.name}: {lane.blocks[-1].samples / lane.blocks[-1].seconds:.2f} samples/s")
-
-    interleaved(lanes, request.repeats, block)
+    blocks_in_turn(lanes, request, screen)
     for lane in lanes:
         lane.drop()
     return lanes
@@ -122,19 +118,3 @@ def absent(request: Request) -> dict[str, str]:
 
 def present(request: Request) -> list[str]:
     return [name for name in request.systems if name not in absent(request)]
-
-
-def guarded(lane: Lane, work: Callable[[Lane], None]) -> bool:
-    """Do it; where the card's memory is too small or the lane's process fails, the lane says so and its memory is
-    freed."""
-    try:
-        work(lane)
-        return True
-    except torch.cuda.OutOfMemoryError:
-        lane.note = "out of memory"
-    except WorkerFailed as failed:
-        lane.note = str(failed)
-    # Outside of the handler, whose traceback would keep tensors alive.
-    lane.blocks.clear()
-    lane.drop()
-    return False
