@@ -217,6 +217,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
                 done.result()
         write_json(draft / MANIFEST, hashes)
         _to_disk(draft / MANIFEST)
+        for path in files:  # safetensors' are for their owner alone
+            path.chmod((draft / MANIFEST).stat().st_mode)
         if target.exists():
             old = target.with_name(f".{target.name}.old")
             shutil.rmtree(old, ignore_errors=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from weitiao.data.collate import image_places, row_positions
 from weitiao.data.pack import PackRow, Prompt
 from weitiao.engine.forward import Forward
-from weitiao.engine.graphs import RecordedCall
+from weitiao.engine.slot_steps import Steps
 from weitiao.engine.slots import SlotCache
 from weitiao.prediction.grammar import Asked, Guide, words
 from weitiao.prediction.guess import Guesser, Worth
@@ -55,7 +55,7 @@ class Decoder:
         self.forward, self.stop, self.budget = forward, stop, budget
         self.vocabulary: int = forward.head.weight.shape[0]
         self.recorded = cuda_graphs and forward.fast is not None and forward.device.type == "cuda"
-        self._steps: _Steps | None = None
+        self._steps: Steps | None = None
 
     @torch.inference_mode()
     def decode(
@@ -87,11 +87,11 @@ class Decoder:
         """Give back the memory that is kept for the next answers."""
         self._steps = None
 
-    def _steps_for(self, slots: int, tokens: int) -> _Steps:
+    def _steps_for(self, slots: int, tokens: int) -> Steps:
         kept = self._steps
         if kept is None or kept.cache.slots < slots or kept.cache.length <= tokens:
             self._steps = None  # its memory is free before there is more
-            kept = _Steps(self.forward, SlotCache(slots, tokens), self.recorded)
+            kept = Steps(self.forward, SlotCache(slots, tokens), self.recorded)
         if self.recorded:
             self._steps = kept
         return kept
@@ -115,7 +115,7 @@ class _Run:
     def __init__(
         self,
         decoder: Decoder,
-        steps: _Steps,
+        steps: Steps,
         slots: int,
         prefix: Sequence[int],
         prompts: Sequence[Prompt],
@@ -308,52 +308,3 @@ class _Run:
 
     def _ints(self, values: Sequence[int]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.long, device=self.device)
-
-
-class _Steps:
-    """Steps of all answers over one cache; on a card each is recorded, for a few sizes."""
-
-    def __init__(self, forward: Forward, cache: SlotCache, recorded: bool) -> None:
-        self.forward, self.cache, self.recorded = forward, cache, recorded
-        self._known: dict[tuple[object, ...], _Recorded] = {}
-        self._pool = torch.cuda.graph_pool_handle() if recorded else None
-
-    def make_room(self, tokens: int) -> None:
-        if self.cache.make_room(tokens):
-            self._known.clear()
-
-    def logits(self, told: torch.Tensor, tokens: int) -> torch.Tensor:
-        """[B × n, V]. told: int64 [3, B, n], of the new tokens their ids, places and positions. tokens: of the longest
-        sequence with them."""
-        if not self.recorded:
-            return self._computed(told.to(self.forward.device), tokens)
-        assert self.forward.fast is not None
-        used = self.cache.used(tokens)
-        size = (*told.shape, used, self.forward.fast.layers[0].qkv.adapted)
-        if size not in self._known:
-            self._known[size] = _Recorded(self, told, used, self._pool)
-        return self._known[size](told)
-
-    def _computed(self, told: torch.Tensor, tokens: int) -> torch.Tensor:
-        ids, places, positions = told
-        self.cache.begin(places, None, tokens)
-        logits: torch.Tensor = self.forward.head(self.forward.step(ids, positions, self.cache))
-        return logits
-
-
-class _Recorded:
-    """A step of fixed size."""
-
-    def __init__(self, steps: _Steps, told: torch.Tensor, tokens: int, pool: object) -> None:
-        self.steps, self.tokens = steps, tokens
-        self.told = told.to(steps.forward.device)
-        self.logits = torch.empty(0)
-        self._call = RecordedCall(self._compute, pool)
-
-    def __call__(self, told: torch.Tensor) -> torch.Tensor:
-        self.told.copy_(told.pin_memory(), non_blocking=True)
-        self._call()
-        return self.logits
-
-    def _compute(self) -> None:
-        self.logits = self.steps._computed(self.told, self.tokens)
