@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface
 
 from weitiao.data.collate import Batch
+from weitiao.engine.grouped import grouped_bias, grouped_sdpa
 from weitiao.engine.slots import SlotPlan
 from weitiao.engine.split_attention import GRAIN, HALF, SHORT, SplitLayout, split_layout
 from weitiao.errors import ConfigError
@@ -101,7 +102,7 @@ class AttentionPlan:
 
     def _rows(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
         groups, dtype = query.shape[1] // key.shape[1], query.dtype
-        own = _grouped_sdpa(
+        own = grouped_sdpa(
             self._gather(query),
             self._with_prefix(key),
             self._with_prefix(value),
@@ -112,7 +113,7 @@ class AttentionPlan:
         if not self.prefix:
             return own[None]
         q, k, v = (x[:, :, : self.prefix] for x in (query, key, value))
-        shared = _grouped_sdpa(q, k, v, self._prefix_bias(dtype, groups), scaling)
+        shared = grouped_sdpa(q, k, v, self._prefix_bias(dtype, groups), scaling)
         return torch.cat([shared.transpose(1, 2), own[None]], dim=1)
 
     def _gather(self, x: torch.Tensor) -> torch.Tensor:
@@ -153,13 +154,13 @@ class AttentionPlan:
             if self.tree:
                 own = torch.stack([_tree_mask(parents, width) for parents in self.parents])[:, None]
             seen = torch.ones(*own.shape[:-1], self.prefix, dtype=torch.bool)
-            self._bias["own", dtype] = _bias(torch.cat([seen, own], dim=-1), dtype, groups).to(self.device)
+            self._bias["own", dtype] = grouped_bias(torch.cat([seen, own], dim=-1), dtype, groups).to(self.device)
         return self._bias["own", dtype]
 
     def _prefix_bias(self, dtype: torch.dtype, groups: int) -> torch.Tensor:
         if ("prefix", dtype) not in self._bias:
             seen = torch.ones(self.prefix, self.prefix, dtype=torch.bool).tril()
-            self._bias["prefix", dtype] = _bias(seen, dtype, groups).to(self.device)
+            self._bias["prefix", dtype] = grouped_bias(seen, dtype, groups).to(self.device)
         return self._bias["prefix", dtype]
 
     # -- varlen
@@ -284,22 +285,6 @@ def _sdpa(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float
 ) -> torch.Tensor:
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scaling, is_causal=mask is None)
-
-
-def _grouped_sdpa(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, scaling: float
-) -> torch.Tensor:
-    """As `_sdpa`. The heads that share a key stand as queries beside each other, so that no key is copied for each of
-    them; bias [..., heads of a key × queries, keys]."""
-    heads, count = key.shape[1], query.shape[2]
-    together = query.unflatten(1, (heads, -1)).flatten(2, 3)
-    return _sdpa(together, key, value, bias, scaling).unflatten(2, (-1, count)).flatten(1, 2)
-
-
-def _bias(seen: torch.Tensor, dtype: torch.dtype, groups: int) -> torch.Tensor:
-    """bool [..., S, K] → [..., groups × S, K]: 0 where True."""
-    bias = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
-    return bias.repeat(*[1] * (seen.ndim - 2), groups, 1)
 
 
 def _repeat(x: torch.Tensor, groups: int) -> torch.Tensor:

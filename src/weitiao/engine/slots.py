@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch.nn import functional as F
+
+from weitiao.engine.grouped import grouped_bias, grouped_sdpa
 
 ROUNDED = 64
 """Tokens of a slot are a multiple of this, which SDPA's kernels want of a mask."""
@@ -120,10 +121,8 @@ class _Step:
 
     def bias(self, groups: int, dtype: torch.dtype) -> torch.Tensor:
         if (groups, dtype) not in self._bias:
-            hidden = torch.arange(self.used, device=self.places.device) > self.places[:, None, :, None]
-            bias = torch.zeros(hidden.shape, dtype=dtype, device=hidden.device)
-            bias.masked_fill_(hidden, torch.finfo(dtype).min)
-            self._bias[groups, dtype] = bias.repeat(1, 1, groups, 1)
+            seen = torch.arange(self.used, device=self.places.device) <= self.places[:, None, :, None]
+            self._bias[groups, dtype] = grouped_bias(seen, dtype, groups)
         return self._bias[groups, dtype]
 
 
@@ -147,10 +146,6 @@ class SlotPlan:
         if self.rows:
             query, key, value = (x[0].unflatten(1, (self.rows, -1)).transpose(0, 1) for x in (query, key, value))
             key, value = self.cache.update(key, value, self.index)
-        # The heads that share a key stand as queries beside each other: no key is copied for each of them.
-        groups = query.shape[1] // key.shape[1]
-        together = query.unflatten(1, (key.shape[1], groups)).flatten(2, 3)
-        bias = self.cache.bias(groups, query)
-        out = F.scaled_dot_product_attention(together, key, value, attn_mask=bias, scale=scaling)
-        out = out.unflatten(2, (groups, -1)).flatten(1, 2).transpose(1, 2)
+        bias = self.cache.bias(query.shape[1] // key.shape[1], query)
+        out = grouped_sdpa(query, key, value, bias, scaling).transpose(1, 2)
         return out.flatten(0, 1)[None] if self.rows else out
