@@ -20,6 +20,7 @@ ORDER = (
         "training",
         "init · check · preview · demo · export · serve · bench",
         "cli",
+        "__main__",
     ),
 )
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms.split(" · ")}

@@ -176,21 +176,24 @@ def test_guesses_change_nothing(setup: Setup, wide: bool, monkeypatch: pytest.Mo
     assert (WIDE in steps[2:]) == wide
 
 
-def test_recorded_steps(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing that a step reads or writes moves between two of a size. Graphs need a card: here a function that was
-    recorded is called again, with what was put where it reads."""
+@pytest.fixture
+def _recorded_on_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs need a card: here a function that was recorded is called again, with what was put where it reads."""
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
     monkeypatch.setattr(graphs, "record", lambda function, pool=None: SimpleNamespace(replay=function))
+
+
+@pytest.mark.usefixtures("_recorded_on_a_host")
+def test_recorded_steps(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that a step reads or writes moves between two of a size."""
     monkeypatch.setattr(setup, "recorded", setup.fast)  # layers of transformers are not
     setup.assert_equal(TEXTS, setup.decode(TEXTS, slots=4))
 
 
-def test_a_decoder_answers_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("_recorded_on_a_host")
+def test_a_decoder_answers_again(setup: Setup) -> None:
     """On a card it keeps its slots for the next prompts, which may be longer, more, or behind another prefix."""
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: None)
-    monkeypatch.setattr(graphs, "record", lambda function, pool=None: SimpleNamespace(replay=function))
     forward = Forward(setup.ours, fast=setup.fast)
     decoder = Decoder(forward, setup.encoder.chat.stop, BUDGET)
     decoder.recorded = setup.fast
@@ -201,17 +204,33 @@ def test_a_decoder_answers_again(setup: Setup, monkeypatch: pytest.MonkeyPatch) 
     setup.assert_equal(TEXTS[:2], setup.decode(TEXTS[:2], decoder=decoder))
 
 
-def test_by_kernels(setup: Setup) -> None:
-    """As on a card, with adapters that were brought up to date once."""
+@pytest.mark.usefixtures("_recorded_on_a_host")
+@pytest.mark.parametrize("recorded", [False, True], ids=["one by one", "recorded"])
+def test_by_kernels(setup: Setup, recorded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a card, with adapters that were brought up to date once; where steps are recorded, in two groups that lie
+    in any slots, of which there is too little room at first."""
     kernels = pytest.importorskip("weitiao.engine.kernels")
     forward = Forward(setup.ours, "split", fast=setup.fast)
     forward.kernels = kernels
     if forward.fast is not None:
         forward.fast = FastDecoder(forward.body, kernels)
     decoder = Decoder(forward, setup.encoder.chat.stop, 12)
+    decoder.recorded = recorded and setup.fast
+    groups, start = set(), decode._Run._start
+    monkeypatch.setattr(decode, "PAIRED", 2)
+    monkeypatch.setattr(decode, "ROOM", 1)
+    monkeypatch.setattr(slots, "ROUNDED", 1)
+
+    def starting(run: Any, group: Any) -> None:
+        if group.slots:
+            groups.add(run.groups.index(group))
+        start(run, group)
+
+    monkeypatch.setattr(decode._Run, "_start", starting)
     with forward.steady():
-        found = setup.decode(TEXTS[:4], slots=3, budget=12, decoder=decoder)
-    setup.assert_equal(TEXTS[:4], found, 12)
+        found = setup.decode(TEXTS[:5], slots=3, budget=12, decoder=decoder)
+    setup.assert_equal(TEXTS[:5], found, 12)
+    assert groups == ({0, 1} if decoder.recorded else {0})
 
 
 def test_slots_grow(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

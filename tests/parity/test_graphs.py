@@ -20,7 +20,7 @@ from weitiao.data.collate import packed_batch
 from weitiao.data.pack import Pack, PackRow
 from weitiao.engine import graphs, split_attention
 from weitiao.engine.forward import Forward
-from weitiao.engine.graphs import PADDINGS, PackGraphs, RecordedCall, Size, planned
+from weitiao.engine.graphs import PADDING, PackGraphs, RecordedCall, Size, planned
 from weitiao.engine.split_attention import BLOCK, GRAIN, split_layout
 
 
@@ -124,7 +124,7 @@ def test_a_plan_holds_what_it_was_made_for(found: list[Size], packs: int) -> Non
     for need in found:
         holding = [size for size in sizes if size.holds(need)]
         assert holding
-        assert min(size.own for size in holding) <= max(need.own * (1 + PADDINGS[-1]), need.own + GRAIN) * 1.04
+        assert min(size.own for size in holding) <= max(need.own * (1 + PADDING), need.own + GRAIN) * 1.04
     assert all(size.own % GRAIN == 0 for size in sizes)
 
 

@@ -29,16 +29,18 @@ class Settings:
     learning_rate: float = 1e-4
     max_grad_norm: float = 1.0
     order: int | None = None
-    """Seed of the samples' order, if it is another; of systems that ask `members` for them."""
+    """Seed of the samples' order, if it is another."""
 
     def lora(self, dropout: float) -> LoraSection:
         return LoraSection.model_validate({"r": 8, "lora_alpha": 32, "lora_dropout": dropout})
 
     def members(self, number: int) -> list[int]:
         """Indices of the samples of step `number`, counted from 0."""
-        return samples_of_step(
-            self.count, self.samples_per_step, self.seed if self.order is None else self.order, number
-        )
+        return samples_of_step(self.count, self.samples_per_step, self.seed_of_order, number)
+
+    @property
+    def seed_of_order(self) -> int:
+        return self.seed if self.order is None else self.order
 
 
 class Alternative:

@@ -74,7 +74,7 @@ def _curve(told: Row) -> Text:
     verdict = "within" if told["within"] else "NOT within"
     return Text(
         f"{told['profile']}: loss of {told['system']} over {told['steps']} steps is {told['gap']:.4f} off separate "
-        f"code's, {verdict} {ALLOWED} times what another order changes ({told['other_order']:.4f})"
+        f"code's in float32, {verdict} {ALLOWED} times what another order changes ({told['other_order']:.4f})"
     )
 
 

@@ -115,7 +115,7 @@ def build(d: Dimensions, device: str = "cuda") -> None:
     import torch
 
     from weitiao.engine import kernels
-    from weitiao.engine.lora_gemm import ROUNDED
+    from weitiao.engine.lora_gemm import ROUNDED, SUMMED
     from weitiao.engine.split_attention import split_layout
 
     dtype = getattr(torch, d.dtype)
@@ -155,7 +155,7 @@ def build(d: Dimensions, device: str = "cuda") -> None:
 
     both, behind = some(TOKENS, 2 * d.inner), pad(1)
     gated = kernels.swiglu(both, behind)
-    if max(gate_up, behind) <= ROUNDED:
+    if max(gate_up, behind) <= SUMMED:
         up = 0 if d.fused else d.rank
         kernels.mlp_backward(gated, both, some(behind, d.inner), some(TOKENS, gate_up), d.rank, up, noise)
     else:

@@ -182,6 +182,8 @@ class _Layer:
             q, k, v = heads.parts(qkv)
             q, k = (_head_norm(x, norm) for x, norm in ((q, attention.q_norm), (k, attention.k_norm)))
             qkv = torch.cat([q, k, v], dim=1).flatten(1)
+        if isinstance(plan, SlotPlan) and plan.kernels is not None:
+            return plan.attended(qkv, *table, heads, self.o.pad)
         if plan.split is not None and plan.split.takes(qkv.dtype, heads, self.kernels):
             return SplitAttention.apply(  # type: ignore[no-any-return]
                 qkv, *table, heads, plan.split, self.o.pad, self.kernels

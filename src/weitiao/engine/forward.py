@@ -17,6 +17,7 @@ from weitiao.engine.attention_plan import NAME, AttentionPlan, Way
 from weitiao.engine.fast_layer import FastDecoder, unfit
 from weitiao.engine.image_features import ImageFeatures
 from weitiao.engine.slots import SlotCache, SlotPlan
+from weitiao.engine.split_attention import POWERS
 from weitiao.engine.supervised_loss import answer_loss
 from weitiao.types import PlacedImage
 
@@ -46,6 +47,13 @@ class Forward:
         self.kernels = _kernels(triton and not spread, self.device)
         self.slow_because = unfit(self.body) if fast else None
         self.fast = FastDecoder(self.body, self.kernels) if fast and not self.slow_because else None
+
+    @property
+    def slot_kernels(self) -> ModuleType | None:
+        """Where they attend over slots: then `step` is told which slots it is about."""
+        if self.fast is None or self.kernels.slot_attention is None:
+            return None
+        return self.kernels if self.fast.layers[0].heads.size in POWERS else None
 
     def steady(self) -> contextlib.AbstractContextManager[None]:
         """Meanwhile the adapters do not change, which need not be looked at in every pass."""
@@ -93,7 +101,8 @@ class Forward:
         """
         embedded = self._embedded(ids, images, image_places)
         if self.fast is not None:
-            return self.fast(embedded.flatten(0, 1), positions, SlotPlan(cache, len(ids)), keep)
+            plan = SlotPlan(cache, len(ids), kernels=self.slot_kernels)
+            return self.fast(embedded.flatten(0, 1), positions, plan, keep)
         use_attention(self.body, NAME)
         states = self.body(
             inputs_embeds=embedded,

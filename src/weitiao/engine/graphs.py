@@ -8,6 +8,7 @@ graphs share one pool of memory, for none needs what another left there.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,11 +23,12 @@ from weitiao.engine.forward import Forward
 from weitiao.engine.split_attention import GRAIN, SplitLayout, split_layout
 from weitiao.engine.supervised_loss import UNSUPERVISED, answer_loss
 
-PADDINGS = (0.015, 0.03, 0.06, 0.12)
-"""Filler that is put up with, as a share of a pack's own tokens: the least of these that asks for few sizes."""
-FEW, PACKS_A_SIZE = 12, 100
-"""Sizes are few up to this many, and up to one for so many packs of the run and two more: to record one takes as long
-as to compute dozens of small packs."""
+PADDING = 0.4
+"""Most filler that a pack gets, as a share of its own tokens. On average a long run has a few percent, for filler takes
+time."""
+RECORDING = 16_000
+"""Tokens that are computed in the time in which a size is recorded: 0.2 s, of Qwen2-1.5B on an H100. Larger models
+would gain by more sizes, smaller ones by fewer."""
 MOST = 48
 """Sizes that are recorded; packs that fit none of them are computed kernel by kernel."""
 READS = 64
@@ -55,22 +57,22 @@ class Size:
     def around(cls, needs: Sequence[Size]) -> Size:
         """One that holds all of them, of one prefix, and a little more."""
         most = max(need.own for need in needs)
-        own = _rounded(most, max(GRAIN, 1 << max(most.bit_length() - 6, 0)))
+        own = _rounded(most, max(GRAIN, 1 << max(most.bit_length() - 7, 0)))
         longest = 1 << (max(need.longest for need in needs) - 1).bit_length()
         rows = max(need.rows + -(-(own - need.own) // longest) for need in needs)
         reads = max(need.reads for need in needs)
         return cls(needs[0].prefix, own, _rounded(rows + rows // 16, 8), longest, _rounded(reads + reads // 32, READS))
 
-    def holdable(self, own: int, padding: float) -> bool:
+    def holdable(self, own: int) -> bool:
         """Whether a pack of this size may be brought to `own` tokens."""
-        return own <= max(self.own * (1 + padding), _rounded(self.own, GRAIN))
+        return own <= max(self.own * (1 + PADDING), _rounded(self.own, GRAIN))
 
     def holds(self, need: Size) -> bool:
         fillers = -(-(self.own - need.own) // self.longest)
         return (
             self.prefix == need.prefix
             and need.own <= self.own
-            and need.holdable(self.own, PADDINGS[-1])
+            and need.holdable(self.own)
             and need.rows + fillers <= self.rows
             and need.longest <= self.longest
             and need.reads <= self.reads
@@ -93,20 +95,41 @@ class Size:
 
 
 def planned(needs: Sequence[Size], packs: int) -> list[Size]:
-    """Sizes for these packs and others like them, of which there will be `packs`; the largest first."""
-    few = min(FEW, 2 + packs // PACKS_A_SIZE)
-    for padding in PADDINGS:
-        sizes = []
-        left = sorted(needs, key=lambda need: (need.prefix, need.own), reverse=True)
-        while left:
-            first = left[0]
-            own = Size.around([first]).own
-            near = [n for n in left if n == first or (n.prefix == first.prefix and n.holdable(own, padding))]
-            sizes.append(Size.around(near))
-            left = left[len(near) :]
-        if len(sizes) <= few:
-            break
+    """Sizes for these packs and others like them, of which there will be `packs`; the largest first.
+
+    Those that take the least time, to record them and to compute their filler.
+    """
+    by_prefix: dict[int, list[Size]] = defaultdict(list)
+    for need in needs:
+        by_prefix[need.prefix].append(need)
+    repeated = packs / len(needs)
+    sizes = [Size.around(near) for group in by_prefix.values() for near in _parted(group, repeated)]
     return sorted(sizes, key=lambda size: size.prefix + size.own, reverse=True)
+
+
+def _parted(needs: Sequence[Size], repeated: float) -> list[list[Size]]:
+    """In groups that share a size. repeated: packs that each of them stands for."""
+    alike: dict[int, list[Size]] = defaultdict(list)
+    for need in needs:
+        alike[Size.around([need]).own].append(need)
+    steps = sorted(alike)
+    # Of the first so many steps, the least time, and where its last group begins.
+    best: list[tuple[float, int]] = [(0.0, 0)]
+    for end in range(1, len(steps) + 1):
+        own, found, filler = steps[end - 1], [], 0.0
+        for start in range(end - 1, -1, -1):
+            members = alike[steps[start]]
+            if start < end - 1 and not min(members, key=lambda need: need.own).holdable(own):
+                break
+            filler += sum(own - need.own for need in members) * repeated
+            found.append((best[start][0] + RECORDING + filler, start))
+        best.append(min(found))
+    groups, end = [], len(steps)
+    while end:
+        start = best[end][1]
+        groups.append([need for step in steps[start:end] for need in alike[step]])
+        end = start
+    return groups
 
 
 class PackGraphs:
@@ -232,9 +255,10 @@ class _SizedGraph:
 class RecordedCall:
     """A function of no arguments that computes on fixed addresses: its first call kernel by kernel, then as a graph."""
 
-    def __init__(self, function: Callable[[], None], pool: Any = None) -> None:
-        """pool: memory of other graphs, to be shared, where none needs what another left there."""
-        self.function, self.pool, self.called = function, pool, False
+    def __init__(self, function: Callable[[], None], pool: Any = None, called: bool = False) -> None:
+        """pool: memory of other graphs, to be shared, where none needs what another left there. called: whether its
+        kernels are there, so that the first call is a graph, too."""
+        self.function, self.pool, self.called = function, pool, called
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:

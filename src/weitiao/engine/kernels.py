@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 
 from weitiao.engine import row_attention as row_attention
+from weitiao.engine import slot_attention as slot_attention
 
 Noise = tuple[float, torch.Tensor, int]
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
@@ -26,7 +27,7 @@ WIDTH = 1024
 
 COPIED = 128
 """Rows that a program copies."""
-MLP_CHUNK, MLP_COLUMNS = 1024, 64
+MLP_CHUNK, MLP_ROWS, MLP_COLUMNS = 1024, 32, 64
 """Rows over which a program sums gradients of adapters, and the columns that it holds; see `tile` for the rows."""
 VOCABULARY = 4096
 """Logits that a program of the cross-entropy holds at a time."""
@@ -207,7 +208,7 @@ def mlp_backward(
     _mlp_backward[(triton.cdiv(width, MLP_COLUMNS), chunks)](
         *(g, both, a, inner, out, sum_a, sum_b, rows, width, g.stride(0), inner.stride(0), rank, up),
         *(seed, place, _limit(rate), 1 / (1 - rate), rate > 0),
-        *(MLP_CHUNK, step, MLP_COLUMNS, pad, inner.shape[1]),
+        *(MLP_CHUNK, min(step, MLP_ROWS), MLP_COLUMNS, pad, inner.shape[1]),
         num_warps=warps,
         num_stages=2,
     )

@@ -21,7 +21,7 @@ Recompute = Literal["nothing", "gate_up", "layer"]
 
 SAFETY = 0.85
 """Share of the free memory that activations may take."""
-DEFAULT = {"cuda": 16_384, "cpu": 4096}
+DEFAULT = {"cuda": 32_768, "cpu": 4096}
 """Tokens of a pack where memory allows more: a card's products get no faster beyond, a CPU's before."""
 ENOUGH = 1024
 """Tokens of a pack that waste little on its prefix."""

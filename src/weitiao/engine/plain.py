@@ -14,8 +14,8 @@ from torch.nn import functional as F
 Noise = tuple[float, torch.Tensor, int]
 """Rate, seed and place of `dropped`; rate 0: nothing is."""
 
-row_attention = None
-"""There is none: see `attention_plan`."""
+row_attention = slot_attention = None
+"""There is none: see `attention_plan` and `slots`."""
 
 Three = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 

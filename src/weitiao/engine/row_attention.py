@@ -31,7 +31,7 @@ def _scores(q, k, seen, scale):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _weighed(q, k, v, seen, scale, top, weight, value):  # type: ignore[no-untyped-def]
+def weighed(q, k, v, seen, scale, top, weight, value):  # type: ignore[no-untyped-def]
     """Softmax so far, with the keys of a tile: the highest score, the sum of weights, the weighed values."""
     s = _scores(q, k, seen, scale)
     new = tl.maximum(top, tl.max(s, 1))
@@ -112,7 +112,7 @@ def _forward(  # type: ignore[no-untyped-def]
         for low in range(0, shared, STEP):
             keys = low + at
             k, v = _tile(ks, keys, keys < shared, stride, SIZE), _tile(vs, keys, keys < shared, stride, SIZE)
-            top, weight, value = _weighed(q, k, v, (keys < shared)[None, :], scale, top, weight, value)
+            top, weight, value = weighed(q, k, v, (keys < shared)[None, :], scale, top, weight, value)
         for low in range(start, first + BLOCK, STEP):
             keys = low + at
             k, v = _tile(ks, keys, keys < end, stride, SIZE), _tile(vs, keys, keys < end, stride, SIZE)
@@ -124,7 +124,7 @@ def _forward(  # type: ignore[no-untyped-def]
                 # In halves: numbers of 64 bits by query and key take so many registers that fewer programs run at once.
                 half = tl.where(at[None, :] < 32, word.to(tl.int32)[:, None], (word >> 32).to(tl.int32)[:, None])
                 seen = ((half >> (at % 32)[None, :]) & 1) != 0
-            top, weight, value = _weighed(q, k, v, seen, scale, top, weight, value)
+            top, weight, value = weighed(q, k, v, seen, scale, top, weight, value)
         place = out + rows.to(tl.int64)[:, None] * stride_out + head * SIZE + tl.arange(0, SIZE)[None, :]
         tl.store(place, (value / weight[:, None]).to(out.dtype.element_ty), here[:, None])
         tl.store(lse + head * total + rows, top + tl.log2(weight), here)

@@ -1,5 +1,6 @@
 """K/V of sequences that are being written, each in a slot of fixed size, so that a step always computes on the same
-addresses: a sequence that has ended leaves its slot to the next, and on a card a step can be one CUDA graph.
+addresses: a sequence that has ended leaves its slot to the next, and on a card a step can be one CUDA graph. Kernels of
+our own (`slot_attention`) find a sequence in any slot; torch's read the slots that a step is about one behind another.
 
     slot 0   P P P P a a a a a · · · · ×      P   the shared prefix, the same in every slot
     slot 1   P P P P b b · · · · · · · ×      a,b prompt and answer; a token sees what stands before it
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 
 from weitiao.engine.grouped import grouped_bias, grouped_sdpa
+from weitiao.engine.split_attention import Heads
 
 ROUNDED = 64
 """Tokens of a slot are a multiple of this, which SDPA's kernels want of a mask."""
@@ -42,7 +44,7 @@ class SlotCache:
     def begin(self, places: torch.Tensor, slots: torch.Tensor | None, tokens: int) -> None:
         """The step to come has the tokens of int64 [B, n] places, in these slots [B], or in all of the first B. tokens:
         of the longest sequence with them; attention looks no further."""
-        self._step = _Step(places, slots, self.length, self.used(tokens))
+        self._step = _Step(places.contiguous(), slots, self.length, self.used(tokens))
 
     def used(self, tokens: int) -> int:
         """Places of a slot that are looked at where the longest sequence has so many tokens."""
@@ -54,10 +56,9 @@ class SlotCache:
             kept[1:, :tokens] = kept[:1, :tokens]
 
     def move(self, slots: Sequence[int], tokens: int) -> None:
-        """Put the sequences of these ascending slots, of at most so many tokens, into the first slots."""
+        """Put the sequences of these slots, of at most so many tokens, into the first slots."""
         for kept in (*self._keys, *self._values):
-            for at, slot in enumerate(slots):
-                kept[at, :tokens] = kept[slot, :tokens]
+            kept[: len(slots), :tokens] = kept[slots, :tokens]
 
     def make_room(self, tokens: int) -> bool:
         """Let sequences be of so many tokens; whether everything was moved for it."""
@@ -75,18 +76,33 @@ class SlotCache:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """K and V of the step's tokens [B, Hk, n, D] → those of their slots [B, Hk, used, D]."""
         assert self._step is not None
-        if layer == len(self._keys):
-            size = (self.slots, self.length, keys.shape[1], keys.shape[3])
-            self._keys.append(keys.new_zeros(size))
-            self._values.append(values.new_zeros(size))
         step = self._step.on(keys.device)
         whole = []
-        for kept, new in ((self._keys[layer], keys), (self._values[layer], values)):
+        for kept, new in zip(self._kept(layer, keys, keys.shape[1], keys.shape[3]), (keys, values), strict=True):
             kept.flatten(0, 1).index_copy_(0, step.flat, new.transpose(1, 2).flatten(0, 1))
             part = kept[:, : step.used]
             part = part[: len(step.places)] if step.slots is None else part[step.slots]
             whole.append(part.transpose(1, 2))
         return whole[0], whole[1]
+
+    def attended(
+        self, qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: Heads, layer: int, pad: int, kernels: Any
+    ) -> torch.Tensor:
+        """The same and the attention, by kernels of our own: [B · n, (H + 2 Hk) D], not rotated → [B · n, H D + pad].
+        The step has named its slots."""
+        assert self._step is not None
+        assert self._step.slots is not None
+        where = self._step.places, self._step.slots, *self._kept(layer, qkv, heads.key, heads.size)
+        kernels.slot_attention.keep(qkv, cos, sin, heads.interleaved, *where)
+        out: torch.Tensor = kernels.slot_attention.attend(qkv, *where, heads.scaling, pad)
+        return out
+
+    def _kept(self, layer: int, like: torch.Tensor, heads: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """[slots, length, heads, size] of a layer's keys and values, which begin as zeros."""
+        if layer == len(self._keys):
+            for part in (self._keys, self._values):
+                part.append(like.new_zeros(self.slots, self.length, heads, size))
+        return self._keys[layer], self._values[layer]
 
     def bias(self, groups: int, like: torch.Tensor) -> torch.Tensor:
         """For the step's queries, `groups` heads beside each other: [B, 1, groups × n, used], 0 where one looks."""
@@ -135,10 +151,16 @@ class SlotPlan:
     """B where layers of our own ask, who leave it to the plan to keep K and V; transformers' own have done so."""
     index: int = 0
     """Of the layer."""
+    kernels: Any = None
+    """Of the layers that ask, where these have attention over slots of their own."""
     split: None = None
 
     def layer(self, index: int) -> SlotPlan:
         return replace(self, index=index)
+
+    def attended(self, qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, heads: Heads, pad: int) -> torch.Tensor:
+        """By `kernels`: as `SlotCache.attended`."""
+        return self.cache.attended(qkv, cos, sin, heads, self.index, pad, self.kernels)
 
     def attend(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
         """query [B, H, n, D]; key, value [B, Hk, used, D] → [B, n, H, D]; or, by layers of our own,

@@ -2,8 +2,10 @@
 
 Answers are written in slots (`engine/slots.py`): when one ends, the next prompt takes its slot. A step may take several
 tokens of an answer: the one that was chosen last, and behind it a guess (`guess.py`). Each guessed token is checked
-against what the model chooses before it, so answers are those of one token a step. On a card a step is a CUDA graph;
-while it computes the logits, the host finds out which tokens the grammars allow.
+against what the model chooses before it, so answers are those of one token a step.
+
+On a card a step is a CUDA graph, and many answers are written in two groups in turn: while the card computes the step
+of one, the host finds out which tokens the grammars allow in it, and what the other's last step has chosen.
 """
 
 from __future__ import annotations
@@ -25,16 +27,24 @@ from weitiao.prediction.guess import Guesser, Worth
 
 LOOK = 16
 """Tokens between two looks at whether an answer repeats itself."""
-MOST = 256
+MOST = {"cuda": 512, "cpu": 64}
 """Slots: with more tokens a step takes longer in proportion."""
 WIDE = 4
 """Tokens of an answer that a step with guesses takes."""
-REFILL = 8
-"""Slots are filled again when one in so many is free: to read a few prompts costs a step of its own."""
-PREFILL = {"cuda": 2048, "cpu": 512}
-"""Tokens of prompts that are read at once, if they have no images: a mask over a long slot must fit into memory."""
+REFILL = {"cuda": 4, "cpu": 8}
+"""Slots are filled again when one in so many is free: to read a few prompts costs a step of its own, and free slots
+cost nothing where kernels find the others."""
+PAIRED = 128
+"""Answers that are worth two groups: each reads all weights."""
+PREFILL = {"cuda": 8192, "cpu": 512}
+"""Tokens of prompts that are read at once, if they have no images."""
 BUSY = {"cuda": 256, "cpu": 20}
 """Tokens that are computed in the time in which all weights are read; on a CPU measured (16 to 25)."""
+ROOM = 128
+"""Tokens of an answer that a slot has room for at first, or as many as its prompt has. On a card more costs little, and
+to move everything a lot."""
+SHARE = 0.5
+"""Of a card's free memory, what slots may take."""
 
 
 @dataclass
@@ -72,16 +82,29 @@ class Decoder:
         spent: told now and then of an answer's tokens; one for which it is true gets no more. advance: told of answers
         done.
         """
-        longest = max(len(prompt.ids) for prompt in prompts)
         # Few answers are longer than their prompt; there will be room for more when it is needed.
-        slots = min(slots, len(prompts), MOST)
-        if self.recorded:
-            slots = 1 << (slots - 1).bit_length()  # few sizes
-        steps = self._steps_for(slots, len(prefix) + longest + min(longest, self.budget) + WIDE)
+        longest = max(len(prompt.ids) for prompt in prompts)
+        answer = min(self.budget, max(longest, ROOM if self.recorded else 0))
+        tokens = len(prefix) + longest + answer + WIDE
+        slots = min(slots, len(prompts), self._most(tokens))
+        steps = self._steps_for(slots, tokens)
         run = _Run(self, steps, slots, prefix, prompts, guide, spent, advance)
         while run.waiting or run.active:
             run.step()
         return run.out
+
+    def _most(self, tokens: int) -> int:
+        """Slots of so many tokens that pay, and fit on the card."""
+        if self.forward.device.type != "cuda":
+            return MOST["cpu"]
+        if self._steps is not None:
+            return MOST["cuda"]
+        free, _ = torch.cuda.mem_get_info(self.forward.device)
+        free += torch.cuda.memory_reserved(self.forward.device) - torch.cuda.memory_allocated(self.forward.device)
+        config = self.forward.body.config
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        each = 2 * config.num_hidden_layers * config.num_key_value_heads * size * self.forward.head.weight.itemsize
+        return max(1, min(MOST["cuda"], int(SHARE * free / (each * tokens))))
 
     def rest(self) -> None:
         """Give back the memory that is kept for the next answers."""
@@ -102,6 +125,8 @@ class _Slot:
     """An answer that is being written."""
 
     answer: int
+    at: int
+    """Which slot it is."""
     place: int
     """In the slot, of the next token that is computed."""
     shift: int
@@ -109,6 +134,45 @@ class _Slot:
     guesser: Guesser
     waiting: list[int] = field(default_factory=list)
     """The token that was chosen last, and a guess of what follows."""
+
+
+class _Chosen:
+    """Tokens and log-probabilities on their way to the host."""
+
+    def __init__(self, tokens: torch.Tensor, chances: torch.Tensor) -> None:
+        self._parts, self._event = (tokens, chances), None
+        if tokens.is_cuda:
+            there = (torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in self._parts)
+            self._parts = tuple(to.copy_(part, non_blocking=True) for to, part in zip(there, self._parts, strict=True))  # type: ignore[assignment]
+            self._event = torch.cuda.Event()
+            self._event.record()
+
+    def told(self) -> tuple[list[int], list[float]]:
+        if self._event is not None:
+            self._event.synchronize()
+        tokens, chances = self._parts
+        return tokens.tolist(), chances.tolist()
+
+
+@dataclass
+class _Step:
+    """One that was started."""
+
+    slots: list[_Slot]
+    rows: list[int]
+    """Of the logits, each slot's first."""
+    width: int
+    chosen: _Chosen
+
+
+class _Group:
+    """Answers that are written on together."""
+
+    def __init__(self) -> None:
+        self.slots: list[_Slot] = []
+        self.started: _Step | None = None
+        self.bits = torch.empty(0, 0, dtype=torch.int32)
+        """Masks of its last step, which the card may still be copying."""
 
 
 class _Run:
@@ -131,27 +195,57 @@ class _Run:
         self.waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
         self.slots = slots
         """The first ones of the cache, which are used."""
-        self.active: dict[int, _Slot] = {}
-        """By slot."""
-        self.prefill = PREFILL.get(self.device.type, PREFILL["cpu"])
-        self.worth = Worth(WIDE, BUSY.get(self.device.type, BUSY["cpu"]))
-        self._bits = torch.empty(0, words(decoder.vocabulary), dtype=torch.int32)
+        self.anywhere = self.forward.slot_kernels is not None
+        """Whether a step finds sequences in any slots; else it is about all of the first ones."""
+        self.groups, self.paired = [_Group(), _Group()], self.anywhere and decoder.recorded
+        kind = self.device.type if self.device.type in PREFILL else "cpu"
+        self.prefill, self.refill = PREFILL[kind], REFILL[kind]
+        self.worth = Worth(WIDE, BUSY[kind])
+        self.words = words(decoder.vocabulary)
+        self.guide.expect(self.waiting[-slots:])
         self._read_prefix(prefix)
 
+    @property
+    def active(self) -> list[_Slot]:
+        return [slot for group in self.groups for slot in group.slots]
+
     def step(self) -> None:
-        """Read prompts into free slots, and write on."""
+        """Of each group: take what its last step chose, read prompts into free slots, and start the next."""
+        first, second = self.groups
+        if second.slots and len(self.active) < PAIRED:
+            self._finish(first)
+            self._finish(second)
+            first.slots, second.slots = first.slots + second.slots, []
+        for group in self.groups:
+            self._finish(group)
+            self._fill()
+            self._start(group)
+
+    def _fill(self) -> None:
         free = self.slots - len(self.active)
-        if self.waiting and (free * REFILL >= self.slots or free >= len(self.waiting)):
+        if self.waiting and (free * self.refill >= self.slots or free >= len(self.waiting)):
             self._read([self.waiting.pop() for _ in range(min(free, len(self.waiting)))])
             self.guide.expect(self.waiting[-self.slots :])
-        if not self.waiting and 0 < len(self.active) <= self.slots // 2:
-            used = sorted(self.active)
-            while len(used) <= self.slots // 2:
-                self.slots //= 2
-            self.cache.move(used, max(slot.place for slot in self.active.values()))
-            self.active = {at: self.active[slot] for at, slot in enumerate(used)}
-        if self.active:
-            self._write()
+        elif not self.waiting and not self.anywhere and 0 < len(self.active) <= self.slots // 2:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Put the answers into the first slots."""
+        active = sorted(self.active, key=lambda slot: slot.at)
+        while len(active) <= self.slots // 2:
+            self.slots //= 2
+        self.cache.move([slot.at for slot in active], max(slot.place for slot in active))
+        for at, slot in enumerate(active):
+            slot.at = at
+
+    def _add(self, slots: Sequence[_Slot]) -> None:
+        """To the groups: to the first alone where there are few, or a step is no graph."""
+        first, second = self.groups
+        if self.paired and len(self.active) + len(slots) >= PAIRED:
+            for slot in slots:
+                min(first, second, key=lambda group: len(group.slots)).slots.append(slot)
+        else:
+            first.slots += slots
 
     # -- prompts
 
@@ -164,28 +258,30 @@ class _Run:
         self.cache.share(len(prefix))
 
     def _read(self, answers: Sequence[int]) -> None:
-        free = (at for at in range(self.slots) if at not in self.active)
+        taken = {slot.at for slot in self.active}
+        free = (at for at in range(self.slots) if at not in taken)
         placed = list(zip(free, answers, strict=False))
         while placed:
             # They come by length, the longest first.
             count = max(1, self.prefill // len(self.prompts[placed[0][1]].ids))
-            self._read_together(placed[:count])
+            self._add(self._read_together(placed[:count]))
             placed = placed[count:]
 
-    def _read_together(self, placed: Sequence[tuple[int, int]]) -> None:
-        """placed: (slot, answer)."""
+    def _read_together(self, placed: Sequence[tuple[int, int]]) -> list[_Slot]:
+        """placed: (slot, answer). Those that go on behind their first token."""
         prompts = [self.prompts[answer] for _, answer in placed]
         hidden, after = self._prompts_read(prompts, self._ints([slot for slot, _ in placed]))
         asked: list[Asked] = [(answer, at, ()) for at, (_, answer) in enumerate(placed)]
-        tokens, chances = self._chosen(self.forward.head(hidden), asked)
-        for (slot, answer), prompt, position, token, chance in zip(
-            placed, prompts, after, tokens, chances, strict=True
-        ):
+        tokens, chances = self._choose(self.forward.head(hidden), asked, _Group()).told()
+        found = []
+        for (at, answer), prompt, position, token, chance in zip(placed, prompts, after, tokens, chances, strict=True):
             if not self._take(answer, token, chance):
                 continue
             place = self.prefix + len(prompt.ids)
-            self.active[slot] = _Slot(answer, place, position - place, Guesser(prompt.ids), [token])
-            self.active[slot].guesser.add(token)
+            slot = _Slot(answer, at, place, position - place, Guesser(prompt.ids), [token])
+            slot.guesser.add(token)
+            found.append(slot)
+        return found
 
     def _prompts_read(self, prompts: Sequence[Prompt], slots: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
         """Hidden states [B, H] of the last token of each, and the positions of what follows."""
@@ -227,37 +323,58 @@ class _Run:
 
     # -- answers
 
-    def _write(self) -> None:
-        """One step of every answer."""
-        width = self._guess()
-        most = max(slot.place + len(slot.waiting) for slot in self.active.values())
+    def _start(self, group: _Group) -> None:
+        """A step of all answers of a group."""
+        if not group.slots:
+            return
+        active = list(group.slots)
+        width = self._guess(active)
+        most = max(slot.place + len(slot.waiting) for slot in active)
+        if most >= self.cache.length:
+            # What was started is computed where everything is now.
+            for other in self.groups:
+                self._finish(other)
         self.steps.make_room(most)
-        told = np.zeros((3, self.slots, width), dtype=np.int64)
+        rows = list(range(len(active))) if self.anywhere else [slot.at for slot in active]
+        count = self.steps.size(len(active)) if self.anywhere else self.slots
+        told = np.zeros((3, count, width), dtype=np.int64)
         told[1] = self.cache.scrap
         asked: list[Asked] = []
-        for at, slot in self.active.items():
+        for row, slot in zip(rows, active, strict=True):
             size = len(slot.waiting)
-            told[0, at, :size] = slot.waiting
-            told[1, at, :size] = np.arange(slot.place, slot.place + size)
-            told[2, at, :size] = told[1, at, :size] + slot.shift
-            asked.append((slot.answer, at * width, slot.waiting[1:]))
-        tokens, chances = self._chosen(self.steps.logits(torch.from_numpy(told), most), asked)
-        written = 0
-        for at, slot in list(self.active.items()):
-            here = slice(at * width, (at + 1) * width)
-            written += self._accept(slot, tokens[here], chances[here])
-            if not slot.waiting:
-                del self.active[at]
-        self.worth.saw(width, written / len(asked))
+            told[0, row, :size] = slot.waiting
+            told[1, row, :size] = np.arange(slot.place, slot.place + size)
+            told[2, row, :size] = told[1, row, :size] + slot.shift
+            asked.append((slot.answer, row * width, slot.waiting[1:]))
+        slots = None
+        if self.anywhere:
+            slots = torch.zeros(count, dtype=torch.long)
+            slots[: len(active)] = torch.tensor([slot.at for slot in active])
+        logits = self.steps.logits(torch.from_numpy(told), slots, most)
+        chosen = self._choose(logits, asked, group)
+        group.started = _Step(active, [row * width for row in rows], width, chosen)
 
-    def _guess(self) -> int:
+    def _finish(self, group: _Group) -> None:
+        """Take what the started step of a group has chosen."""
+        step, group.started = group.started, None
+        if step is None:
+            return
+        tokens, chances = step.chosen.told()
+        written = 0
+        for slot, row in zip(step.slots, step.rows, strict=True):
+            here = slice(row, row + step.width)
+            written += self._accept(slot, tokens[here], chances[here])
+        self.worth.saw(step.width, written / len(step.slots))
+        group.slots = [slot for slot in group.slots if slot.waiting]
+
+    def _guess(self, active: Sequence[_Slot]) -> int:
         """Put guesses behind the tokens that wait; the width of the step."""
-        if not self.worth.wide(self.slots):
+        if not self.worth.wide(len(active)):
             return 1
-        for slot in self.active.values():
+        for slot in active:
             left = self.budget - len(self.out[slot.answer].ids)
             slot.waiting += slot.guesser.guess(self.guide.forced(slot.answer), min(WIDE - 1, left))
-        return WIDE if any(len(slot.waiting) > 1 for slot in self.active.values()) else 1
+        return WIDE if any(len(slot.waiting) > 1 for slot in active) else 1
 
     def _accept(self, slot: _Slot, tokens: Sequence[int], chances: Sequence[float]) -> int:
         """Take what was chosen behind each waiting token, as long as that is what was guessed; how many were taken.
@@ -289,22 +406,20 @@ class _Run:
         self.advance(1)
         return False
 
-    def _chosen(self, logits: torch.Tensor, asked: Sequence[Asked]) -> tuple[list[int], list[float]]:
+    def _choose(self, logits: torch.Tensor, asked: Sequence[Asked], group: _Group) -> _Chosen:
         """logits [N, V] → of each, the likeliest allowed token, and its log-probability among the allowed ones."""
         bits = self.guide.everywhere
         if bits is None:
             # The card is still at the logits.
-            bits = self._masks(len(logits))
+            bits = self._masks(group, len(logits))
             self.guide.fill(asked, bits)
         masks = torch.from_numpy(bits).to(logits.device, non_blocking=True)
-        tokens, chances = self.forward.kernels.chosen(logits, masks)
-        return tokens.tolist(), chances.tolist()
+        return _Chosen(*self.forward.kernels.chosen(logits, masks))
 
-    def _masks(self, count: int) -> NDArray[np.int32]:
-        if count > len(self._bits):
-            pinned = self.device.type == "cuda"
-            self._bits = torch.zeros(count, self._bits.shape[1], dtype=torch.int32, pin_memory=pinned)
-        return self._bits[:count].numpy()
+    def _masks(self, group: _Group, count: int) -> NDArray[np.int32]:
+        if count > len(group.bits):
+            group.bits = torch.zeros(count, self.words, dtype=torch.int32, pin_memory=self.device.type == "cuda")
+        return group.bits[:count].numpy()
 
     def _ints(self, values: Sequence[int]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.long, device=self.device)

@@ -13,24 +13,29 @@ class Guesser:
     """Looks up what followed the last two tokens, or else the last one, when they were there before."""
 
     def __init__(self, prompt: Sequence[int]) -> None:
-        self._ids: list[int] = []
+        self._ids = list(prompt)
         self._behind: dict[tuple[int, ...], int] = {}
         """Token, or two → the place behind where they stood last, but for the end."""
-        for token in prompt:
-            self.add(token)
+        self._known = 0
+        """Places that are in it: it is made when a guess is wanted."""
 
     def add(self, token: int) -> None:
         """What the answer goes on with."""
-        end = len(self._ids)
-        for size in (1, 2):
-            if end >= size:
-                self._behind[tuple(self._ids[end - size :])] = end
         self._ids.append(token)
+
+    def _look(self) -> None:
+        ids = self._ids
+        for end in range(self._known, len(ids)):
+            for size in (1, 2):
+                if end >= size:
+                    self._behind[tuple(ids[end - size : end])] = end
+        self._known = len(ids)
 
     def guess(self, forced: Sequence[int], most: int) -> list[int]:
         """At most so many tokens. forced: the only ones that can come next, if there are any."""
         if forced:
             return list(forced[:most])
+        self._look()
         end = len(self._ids)
         for size in (2, 1):
             at = self._behind.get(tuple(self._ids[end - size :])) if end >= size else None

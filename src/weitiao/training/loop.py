@@ -219,7 +219,7 @@ class Loop:
         """For packs as those of the first steps are."""
         section = self.config.training
         needs: list[Size] = []
-        steps = min(self.per_epoch, LOOKED_AHEAD)
+        steps = min(self.total, LOOKED_AHEAD)
         for number in range(steps):
             members = samples_of_step(len(self.rows), section.samples_per_step, self.config.run.seed, number)
             needs += [Size.of(packed) for packed in self._packs(members)]

@@ -18,6 +18,9 @@ from weitiao.model.adapter import add_lora
 from weitiao.training.loop import Loop
 from weitiao.types import Encoded
 
+STEPS = 400
+"""Of the run that is measured: what is prepared for it, in the warm-up, depends on its length."""
+
 
 class Weitiao(System):
     def prepare(self, make: ModelMaker, samples: Sequence[Encoded], settings: Settings) -> None:
@@ -47,7 +50,7 @@ class Weitiao(System):
 def _config(settings: Settings) -> RunConfig:
     return RunConfig.model_validate(
         {
-            "run": {"seed": settings.seed},
+            "run": {"seed": settings.seed_of_order},
             "task": {"name": "generation"},
             "model": {"name": "random"},
             "data": {"train": "random"},
@@ -57,6 +60,7 @@ def _config(settings: Settings) -> RunConfig:
                 "learning_rate": settings.learning_rate,
                 "max_grad_norm": settings.max_grad_norm,
                 "lr_scheduler_type": "constant",
+                "max_steps": STEPS,
             },
         }
     )
