@@ -116,12 +116,16 @@ def predict(
     top: Annotated[
         int, typer.Option(min=0, help="List so many of the likeliest labels, each with its probability.")
     ] = 0,
+    decoding: Annotated[
+        str,
+        typer.Option(help="exact: the likeliest label; greedy: the likeliest token each time, as a decoder writes it."),
+    ] = "exact",
 ) -> None:
     """Answer rows with a run's adapter, few of them in memory. The same command goes on with a file left unfinished."""
     from weitiao.prediction.files import predict_file
     from weitiao.tracking.screen import Screen
 
-    predict_file(run, source, output, Screen(), abstain_below, images, merged, top)
+    predict_file(run, source, output, Screen(), abstain_below, images, merged, top, decoding)
 
 
 @app.command()

@@ -24,7 +24,7 @@ import shutil
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -57,6 +57,17 @@ class ImageLimits(Section):
     """What resizes them: others give other pixels."""
 
 
+class Thresholds(Section):
+    """From which probability on a label is given, where a row may have several (`prediction/thresholds.py`)."""
+
+    shared: float = Field(0.5, gt=0, lt=1)
+    """Of labels that have none of their own."""
+    labels: dict[str, Annotated[float, Field(gt=0, lt=1)]] = {}
+
+    def of(self, label: str) -> float:
+        return self.labels.get(label, self.shared)
+
+
 class TaskFile(Section):
     """`task.json`: what an adapter must be used with."""
 
@@ -75,6 +86,8 @@ class TaskFile(Section):
     """None: the model reads no images."""
     temperature: float = Field(1.0, gt=0)
     """Of the probabilities, fitted on the validation rows (`prediction/calibration.py`)."""
+    thresholds: Thresholds = Thresholds()
+    """Of several labels, fitted on the validation rows, too."""
     columns: dict[str, str]
     encoding: str
 

@@ -173,6 +173,19 @@ def test_the_likeliest_labels(trained: Path, weitiao: Any) -> None:
         assert sum(label["probability"] for label in answer["top"]) == pytest.approx(1)
 
 
+def test_the_decoding(trained: Path, weitiao: Any) -> None:
+    exact, greedy = (
+        weitiao(trained, "predict", "output/run", "rows.jsonl", "--decoding", way) for way in ("exact", "greedy")
+    )
+    assert (exact.returncode, greedy.returncode) == (0, 0), exact.stderr + greedy.stderr
+    for first, second in zip(*(map(json.loads, done.stdout.splitlines()) for done in (exact, greedy)), strict=True):
+        assert second["prediction"] in ("好评", "差评")
+        assert second["probability"] <= first["probability"] + 1e-6
+    done = weitiao(trained, "predict", "output/run", "rows.jsonl", "--decoding", "beam")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "weitiao: decoding 'beam': no such way; choices: exact, greedy\n"
+
+
 def test_overwrite_trains_again(trained: Path, weitiao: Any) -> None:
     done = weitiao(trained, "train", "config.yaml", "--overwrite", "data.validation=null", "lora.r=4")
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ import torch
 import weitiao
 from runs import adapter, lines, lively_model, run_config, trained
 from tiny import small_classification, small_ner, write_rows
-from weitiao.errors import CheckpointError, DataError
+from weitiao.errors import CheckpointError, ConfigError, DataError
 from weitiao.metrics.entities import Entity
 from weitiao.prediction.predictor import Predictor
 from weitiao.types import Prediction
@@ -86,6 +86,18 @@ def test_several_prefixes(predictor: Predictor, monkeypatch: pytest.MonkeyPatch)
     for first, second in zip(alone, together, strict=True):
         assert first.answer == second.answer
         assert dict(first.scores) == pytest.approx(dict(second.scores), abs=1e-5)
+
+
+def test_greedy(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The labels begin with other tokens, so of this model's answers only a made-up first choice differs."""
+    exact = predictor.predict(TEXTS)
+    assert [a.answer for a in predictor.predict(TEXTS, decoding="greedy")] == [a.answer for a in exact]
+    monkeypatch.setattr("weitiao.prediction.label_scores.greedy", lambda paths, steps: 1)
+    for first, second in zip(exact, predictor.predict(TEXTS, decoding="greedy"), strict=True):
+        assert (second.answer, second.text, second.probability) == ("差评", "差评", second.scores["差评"])
+        assert dict(first.scores) == pytest.approx(dict(second.scores), abs=1e-9)
+    with pytest.raises(ConfigError, match="decoding 'best': no such way"):
+        predictor.predict(TEXTS, decoding="best")
 
 
 def _row(text: str) -> Any:

@@ -51,7 +51,7 @@ class Fake:
         self.asked: list[list[int]] = []
         self.before: Callable[[], None] = lambda: None
 
-    def answer(self, examples: Sequence[Example], advance: Callable[[int], None]) -> list[Prediction]:
+    def answer(self, examples: Sequence[Example], advance: Callable[[int], None], decoding: str) -> list[Prediction]:
         self.before()
         self.asked.append([example.row.line for example in examples])
         advance(len(examples))
@@ -209,12 +209,16 @@ def test_another_option_or_run_starts_anew(run: Path, fake: Fake, tmp_path: Path
     with pytest.raises(Killed), killed_at("before the write", 2):
         predict_file(run, source, output, SILENT, 0.5)
     assert fake.asked[0] == [1, 2, 3]
+    fake.asked.clear()
+    with pytest.raises(Killed), killed_at("before the write", 2):
+        predict_file(run, source, output, SILENT, 0.5, decoding="greedy")
+    assert fake.asked[0] == [1, 2, 3]
     path = run / "adapter" / "task.json"
     before = path.read_text("utf-8")
     try:
         path.write_text(json.dumps({**json.loads(before), "temperature": 3.0}), "utf-8")
         fake.asked.clear()
-        predict_file(run, source, output, SILENT, 0.5)
+        predict_file(run, source, output, SILENT, 0.5, decoding="greedy")
     finally:
         path.write_text(before, "utf-8")
     assert fake.asked[0] == [1, 2, 3]

@@ -17,7 +17,7 @@ from weitiao.data.summary import summary
 from weitiao.metrics.entities import Entity
 from weitiao.prediction.calibration import with_temperature
 from weitiao.prediction.evaluate import measured, write_predictions
-from weitiao.run_folder import TASK_FILE, BaseName, RunFolder, TaskFile, write_json, write_text
+from weitiao.run_folder import TASK_FILE, BaseName, RunFolder, TaskFile, Thresholds, write_json, write_text
 from weitiao.tasks.base import Example, Task, task_class, task_options
 from weitiao.types import Encoded, Prediction, Row
 
@@ -33,6 +33,8 @@ MACHINE = {
 }
 SPLITS = ("test", "validation", "train")
 LABELS = ("好评", "差评", "中评")
+THRESHOLDS = Thresholds(shared=0.41, labels={"好评": 0.29})
+"""Of a run with several labels."""
 PEOPLE, PLACES = ("王小明", "李华", "张伟"), ("南京市", "北京", "乌鲁木齐")
 
 Answerer = Callable[[Task, Example, random.Random], Prediction]
@@ -80,7 +82,7 @@ def drawn(task: Task, example: Example, draw: random.Random) -> Prediction:
         return Prediction(" ".join(words) or None, probability=sure)
     if getattr(task.options, "multi_label", False):
         kept = tuple(label for label in example.options if (label in example.answer) != (draw.random() < 0.1))  # type: ignore[attr-defined]
-        return Prediction(kept, probability=sure)
+        return Prediction(kept, probability=sure, scores=dict.fromkeys(example.options, 0.4) | dict.fromkeys(kept, 0.6))  # type: ignore[attr-defined]
     options = example.options  # type: ignore[attr-defined]
     answer = example.answer if draw.random() < 0.8 else draw.choice(options)
     rest = (1 - sure) / max(len(options) - 1, 1)
@@ -200,6 +202,7 @@ def _adapter(run: RunFolder, config: RunConfig, task: Task, temperature: float) 
         max_length=config.data.max_length,
         max_answer_tokens=8,
         temperature=temperature,
+        thresholds=THRESHOLDS if getattr(task.options, "multi_label", False) else Thresholds(),
         columns={},
         encoding="utf-8",
     )

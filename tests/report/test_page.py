@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from report.made import caption_rows, classification_rows, made_run, ner_rows
+from report.made import THRESHOLDS, caption_rows, classification_rows, made_run, ner_rows
 from report.pages import checked
 from weitiao.errors import WeitiaoError
 from weitiao.report.mistakes import MOST_BEST, MOST_WORST
@@ -49,9 +49,14 @@ def test_figures_are_those_of_metrics_json(runs: dict[str, Path], kind: str) -> 
     details = own.get("per_class") or own["per_type"]
     for name, row in details.items():
         cells = " ".join(number(row[key]) for key in ("precision", "recall", "f1", "support"))
+        if kind == "multi_label":
+            cells += f" {number(THRESHOLDS.of(name))}"
         assert f"{name} {cells}" in text
     for reference, counts in zip(*(own.get("confusion", {}).get(k, []) for k in ("labels", "counts")), strict=True):
         assert f"{reference} {' '.join(str(n) if n else '·' for n in counts)}" in text
+    assert ("given from" in text) == (kind == "multi_label")
+    if kind == "multi_label":
+        assert number(own["micro_f1_at_half"]) in text
     assert number(own["ece"]) in text
     assert number(own["ece_uncalibrated"]) in text
 

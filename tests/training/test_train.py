@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 import weitiao
-from runs import SILENT, adapter, lines, run_config, same_bits, trained
-from tiny import small_classification
+from runs import SILENT, adapter, lines, lively_model, run_config, same_bits, trained
+from tiny import small_classification, write_rows
 from weitiao.config import dump_yaml, load_config
 from weitiao.errors import ConfigError
-from weitiao.run_folder import read_task_file
+from weitiao.run_folder import Thresholds, read_task_file
 from weitiao.training.loop import Loop
 from weitiao.training.train import _shared, train
 from weitiao.types import Encoded
@@ -248,6 +248,39 @@ def test_the_temperature_is_kept_with_the_adapter(
     (run / "metrics.json").unlink()  # as if it had been interrupted while measuring
     trained(config)
     assert json.loads((run / "adapter/task.json").read_text("utf-8"))["temperature"] == pytest.approx(temperature)
+
+
+def test_the_thresholds_of_several_labels_are_kept_with_the_adapter(qwen2_folder: Path, tmp_path: Path) -> None:
+    """What is measured, evaluated and predicted is what they give; the untuned model has none."""
+    things, rows = ("书", "手机", "酒店"), []
+    for at in range(48):
+        labels = [thing for bit, thing in enumerate(things) if at >> bit & 1]
+        rows.append({"text": f"第{at}天：" + "、".join(labels) + "都不错。", "label": labels})
+    data = write_rows(tmp_path / "classification.jsonl", rows)
+    options = ("task.multi_label=true", "data.validation=0.25", "data.test=0.25", "evaluation.untuned=true")
+    run = trained(run_config(tmp_path, lively_model(tmp_path / "model", qwen2_folder), data, *options))
+    told = read_task_file(run / "adapter").thresholds
+    assert set(told.labels) == set(things)
+    assert 0.5 not in (told.shared, *told.labels.values())
+    predictor = weitiao.load(run, device="cpu")
+    assert predictor.thresholds == told
+    measured = lines(run / "predictions.jsonl")
+    texts = [row["text"] for row in measured]
+    for answer, row in zip(predictor.predict(texts), measured, strict=True):
+        assert list(answer.answer) == row["prediction"]
+        assert answer.answer == tuple(label for label, chance in answer.scores.items() if chance >= told.of(label))
+    metrics = json.loads((run / "metrics.json").read_text("utf-8"))["systems"]
+    again = weitiao.evaluate(run)["systems"]["finetuned"]
+    for name in ("micro_f1", "macro_f1", "exact_match", "hamming", "micro_f1_at_half"):
+        assert again[name] == pytest.approx(metrics["finetuned"][name]), name
+    assert "micro_f1_at_half" not in metrics["untuned"]
+    predictor.thresholds = Thresholds(shared=0.000001)  # which gives nearly all labels
+    assert any(answer.answer == things for answer in predictor.predict(texts))
+    with predictor.untuned():
+        untuned = predictor.predict(texts)
+    for answer in untuned:
+        assert answer.answer == tuple(label for label, chance in answer.scores.items() if chance >= 0.5)
+    assert predictor.thresholds.shared == 0.000001
 
 
 def test_config_as_file_and_as_mapping(qwen2_folder: Path, classification_file: Path, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from weitiao.metrics.classification import calibration
 from weitiao.prediction.adapter_folder import open_folder
 from weitiao.prediction.baselines import BASELINES
 from weitiao.prediction.calibration import with_temperature, withheld
-from weitiao.run_folder import RunFolder, find_adapter
+from weitiao.prediction.thresholds import chooses_several, headline_at
+from weitiao.run_folder import RunFolder, Thresholds, find_adapter
 from weitiao.tasks.base import Example, Task
 from weitiao.tracking.screen import Screen
 from weitiao.types import Prediction
@@ -64,7 +65,8 @@ def measured(
     """The content of `metrics.json`.
 
     temperature: of the fine-tuned system's probabilities; where it has an `ece`, `ece_uncalibrated` says what that was
-        without it.
+        without it. Where it chooses several labels, `micro_f1_at_half` says what the headline metric would be if each
+        were given from a probability of 0.5 on.
     `ceiling` is the headline metric of every reference answer, written and read back: what the output format allows.
     """
     figures = {name: task.measure(answers, test, bootstrap=bootstrap, seed=seed) for name, answers in systems.items()}
@@ -72,6 +74,9 @@ def measured(
         raw = [with_temperature(answer, 1 / temperature) for answer in systems["finetuned"]]
         right = np.array([task.right(a.answer, e) for a, e in zip(raw, test, strict=True)])
         figures["finetuned"]["ece_uncalibrated"] = calibration([a.probability for a in raw], right)["ece"]
+    if any(map(chooses_several, systems.get("finetuned", ()))):
+        at_half = headline_at(Thresholds(), task, systems["finetuned"], test)
+        figures["finetuned"][f"{task.headline}_at_half"] = at_half
     return {
         "schema_version": SCHEMA_VERSION,
         "task": task.name,

@@ -26,6 +26,7 @@ from weitiao.prediction.agreement import ROWS, open_merged, refuse_quantized
 from weitiao.prediction.calibration import withheld
 from weitiao.prediction.draft import Draft, Printed
 from weitiao.prediction.evaluate import prediction_record
+from weitiao.prediction.greedy import refuse_decoding
 from weitiao.prediction.writers import WRITERS
 from weitiao.run_folder import TASK_FILE
 from weitiao.tasks.base import Example
@@ -48,6 +49,7 @@ def predict_file(
     images: str | None = None,
     merged: bool = False,
     top: int = 0,
+    decoding: str = "exact",
 ) -> None:
     """Answer every row of `source`; '-' reads standard input, a JSON object or a bare text a line.
 
@@ -57,20 +59,23 @@ def predict_file(
     abstain_below: an answer of a lower probability is not given (`evaluate.prediction_record`).
     merged: fold the adapter into the weights, if the first rows are then answered as without (`agreement.py`).
     top: so many of the likeliest labels are told, too.
-    Raises DataError for a row that has no text, or an output of another kind; ConfigError where there are no labels.
+    decoding: `greedy` takes the likeliest token each time, not the likeliest label (`greedy.py`).
+    Raises DataError for a row that has no text, or an output of another kind; ConfigError for an option
+    that the task does not have.
     """
     if output == Path("-"):
         output = None
     if output is not None:
         _refuse_output(output)
     folder = open_folder(run)
+    refuse_decoding(folder.task, decoding)
     if merged:
         refuse_quantized(folder)
     if top and not folder.task.lists_labels:
         raise ConfigError(f"--top: an answer of task {folder.told.task['name']} is no label of a list; leave it out")
     belongs = None
     if source != "-":
-        belongs = _belongs(folder, abstain_below=abstain_below, merged=merged, top=top)
+        belongs = _belongs(folder, abstain_below=abstain_below, merged=merged, top=top, decoding=decoding)
     done: Draft | Printed = Printed() if output is None else Draft(output, belongs)
     # Standard input cannot be read twice: it has no total, and a broken row is told when its block is reached.
     total = None if source == "-" else done.check(_examples(folder, source, images))
@@ -96,6 +101,7 @@ def predict_file(
             done,
             total,
             screen,
+            decoding,
         )
         if total is not None and done.rows != total:
             raise DataError(f"{source}: had {total} rows, and {done.rows} when it was read again; call predict again")
@@ -120,6 +126,7 @@ def _answer(
     done: Draft | Printed,
     total: int | None,
     screen: Screen,
+    decoding: str,
 ) -> None:
     # Before torch is there, which takes seconds: what is wrong with standard input mostly stands in its first rows.
     block = _block(examples)
@@ -132,7 +139,7 @@ def _answer(
         total = len(block)
     with _progress(screen, total, done.rows) as advance:
         while block:
-            answers = predictor.answer(block, advance)
+            answers = predictor.answer(block, advance, decoding)
             done.add(block, list(map(record, block, answers)), sum(map(is_withheld, answers)))
             block = _block(examples)
 

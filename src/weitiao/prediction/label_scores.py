@@ -6,7 +6,8 @@ All labels of a row are scored in one forward pass: they hang as a tree behind t
                     │          └─ 新闻 ─ (end)
                     └─ 经济 ─ (end)
 
-A label's probability is its share of what all allowed labels have together.
+A label's probability is its share of what all allowed labels have together; of several labels that a row may have at
+once, see `label_sets.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import takewhile
 from typing import TypeVar
 
@@ -27,6 +28,10 @@ from weitiao.data.pack import Pack, PackRow, Prompt, pack
 from weitiao.engine.forward import Forward
 from weitiao.engine.supervised_loss import CHUNK
 from weitiao.families.chat_format import ChatFormat
+from weitiao.prediction.greedy import greedy
+from weitiao.prediction.label_sets import LabelSets
+from weitiao.prediction.thresholds import decided
+from weitiao.run_folder import Thresholds
 from weitiao.types import Choice, Prediction
 
 Scores = NDArray[np.float64]
@@ -56,12 +61,16 @@ class LabelScorer:
         prompts: Sequence[Prompt],
         choices: Sequence[Choice],
         advance: Callable[[int], None] = lambda rows: None,
+        decoding: str = "exact",
     ) -> list[Prediction]:
-        """A prediction for each prompt behind the shared `prefix`; `advance` is told of rows done."""
+        """A prediction for each prompt behind the shared `prefix`; `advance` is told of rows done.
+
+        decoding: of one label, see `greedy.py`; several are those whose probability is at least 0.5.
+        """
         ones = [i for i, choice in enumerate(choices) if not choice.many]
         several = [i for i, choice in enumerate(choices) if choice.many]
         out: dict[int, Prediction] = {}
-        for members, answer in ((ones, self._one), (several, self._many)):
+        for members, answer in ((ones, partial(self._one, decoding=decoding)), (several, self._many)):
             if members:
                 found = answer(prefix, [prompts[i] for i in members], [choices[i] for i in members], advance)
                 out.update(zip(members, found, strict=True))
@@ -73,11 +82,19 @@ class LabelScorer:
         prompts: Sequence[Prompt],
         choices: Sequence[Choice],
         advance: Callable[[int], None],
+        decoding: str,
     ) -> list[Prediction]:
         stop = (self.chat.stop,)
         candidates = [tuple(Candidate((self._answer_ids(label) + stop,)) for label in c.labels) for c in choices]
-        scores = self.scores(prefix, prompts, candidates, advance)
-        return [_best(choice.labels, _shares(row)) for choice, row in zip(choices, scores, strict=True)]
+        if decoding == "greedy":
+            steps = self.steps(prefix, prompts, candidates, advance)
+            scores = [np.array([path.sum() for path in row]) for row in steps]
+            paths = [[candidate.paths[0] for candidate in offers] for offers in candidates]
+            best = [greedy(*both) for both in zip(paths, steps, strict=True)]
+        else:
+            scores = self.scores(prefix, prompts, candidates, advance)
+            best = [int(row.argmax()) for row in scores]
+        return [_picked(choice.labels, _shares(row), at) for choice, row, at in zip(choices, scores, best, strict=True)]
 
     def _many(
         self,
@@ -86,23 +103,18 @@ class LabelScorer:
         choices: Sequence[Choice],
         advance: Callable[[int], None],
     ) -> list[Prediction]:
-        """Labels are taken one after another in their order, until to end is likelier than any further label.
-
-        A label's probability is the highest share that it had in a round; that of the whole answer is the product of
-        the shares of what was taken.
-        """
-        walks = [_Walk(choice) for choice in choices]
-        while open_rows := [i for i, walk in enumerate(walks) if not walk.done]:
-            stems, offers = zip(*(self._continuations(walks[i]) for i in open_rows), strict=True)
+        sets = [LabelSets(choice) for choice in choices]
+        while open_rows := [i for i, walk in enumerate(sets) if not walk.done]:
+            stems, offers = zip(*(self._continuations(sets[i]) for i in open_rows), strict=True)
             asked = [prompts[i] for i in open_rows]
             starts = [replace(prompt, ids=prompt.ids + stem) for prompt, stem in zip(asked, stems, strict=True)]
             for i, row in zip(open_rows, self.scores(prefix, starts, offers), strict=True):
-                walks[i].take(_shares(row))
-                if walks[i].done:
+                sets[i].look(_shares(row))
+                if sets[i].done:
                     advance(1)
-        return [walk.prediction() for walk in walks]
+        return [_several(walk) for walk in sets]
 
-    def _continuations(self, walk: _Walk) -> tuple[tuple[int, ...], tuple[Candidate, ...]]:
+    def _continuations(self, walk: LabelSets) -> tuple[tuple[int, ...], tuple[Candidate, ...]]:
         """What all of them begin with, and behind it: to end here first, then each label that may come next.
 
         Whole answers are encoded, as in training: a line break may melt into one token with the sign before it.
@@ -126,6 +138,32 @@ class LabelScorer:
         advance: Callable[[int], None] = lambda rows: None,
     ) -> list[Scores]:
         """Log-probability of each candidate behind its prompt: float64 [candidates] a prompt, in nats."""
+        out = [np.empty(len(offers)) for offers in candidates]
+        for i, part, tree, read in self._read(prefix, prompts, candidates, advance):
+            out[i][part] = tree.scores(read)
+        return out
+
+    def steps(
+        self,
+        prefix: tuple[int, ...],
+        prompts: Sequence[Prompt],
+        candidates: Sequence[tuple[Candidate, ...]],
+        advance: Callable[[int], None] = lambda rows: None,
+    ) -> list[list[Scores]]:
+        """The same token by token, of candidates with one path each: float64 [tokens of the path] each, in nats."""
+        out = [[np.empty(0)] * len(offers) for offers in candidates]
+        for i, part, tree, read in self._read(prefix, prompts, candidates, advance):
+            out[i][part] = tree.steps(read)
+        return out
+
+    def _read(
+        self,
+        prefix: tuple[int, ...],
+        prompts: Sequence[Prompt],
+        candidates: Sequence[tuple[Candidate, ...]],
+        advance: Callable[[int], None],
+    ) -> Iterator[tuple[int, slice, _Tree, Scores]]:
+        """(prompt, which of its candidates, their tree, log-probabilities read there), each candidate once."""
         pieces = [
             (i, part)
             for i, offers in enumerate(candidates)
@@ -133,20 +171,17 @@ class LabelScorer:
         ]
         trees = [_tree(candidates[i][part]) for i, part in pieces]
         rows = [_row(prompts[i], tree) for (i, _), tree in zip(pieces, trees, strict=True)]
-        out = [np.empty(len(offers)) for offers in candidates]
         packs = pack(prefix, rows, self.batch_tokens)
         launched = ((members, self._launch(packed, [trees[m] for m in members])) for packed, members in packs)
         # A card need not wait for the host, which reads a pack while the next one is computed.
         for members, found in _one_behind(launched):
-            for member, values in zip(members, found(), strict=True):
-                i, part = pieces[member]
-                out[i][part] = values
+            for member, read in zip(members, found(), strict=True):
+                yield *pieces[member], trees[member], read
             advance(sum(pieces[m][1].start == 0 for m in members))
-        return out
 
     @torch.inference_mode()
     def _launch(self, packed: Pack, trees: Sequence[_Tree]) -> Callable[[], list[Scores]]:
-        """Starts to compute a pack, whose rows end in these trees; what is given waits for the scores by tree."""
+        """Starts to compute a pack, whose rows end in these trees; what is given waits for what each one reads."""
         # Of hidden states there is one for each prompt's last token and each node of its tree.
         firsts = np.cumsum([0, *(len(tree.ids) + 1 for tree in trees)])
         nodes = np.concatenate([tree.read_nodes + first for tree, first in zip(trees, firsts, strict=False)])
@@ -167,43 +202,9 @@ class LabelScorer:
         def found() -> list[Scores]:
             read = np.empty(len(order))
             read[order] = copied()
-            return [tree.scores(read[bounds[i] : bounds[i + 1]]) for i, tree in enumerate(trees)]
+            return [read[bounds[i] : bounds[i + 1]] for i in range(len(trees))]
 
         return found
-
-
-class _Walk:
-    """How far a row with several labels has come."""
-
-    def __init__(self, choice: Choice) -> None:
-        self.choice = choice
-        self.taken: list[str] = []
-        self.done = False
-        self._probability = 1.0
-        self._chances = dict.fromkeys(choice.labels, 0.0)
-
-    @property
-    def text(self) -> str:
-        return "\n".join(self.taken)
-
-    @property
-    def left(self) -> tuple[str, ...]:
-        after = self.choice.labels.index(self.taken[-1]) + 1 if self.taken else 0
-        return self.choice.labels[after:]
-
-    def take(self, shares: Scores) -> None:
-        """shares: of ending here, then of each label left."""
-        best = int(shares.argmax())
-        self._probability *= float(shares[best])
-        for label, share in zip(self.left, shares[1:], strict=True):
-            self._chances[label] = max(self._chances[label], float(share))
-        if best:
-            self.taken.append(self.left[best - 1])
-        self.done = best == 0 or not self.left
-
-    def prediction(self) -> Prediction:
-        answer = tuple(self.taken)
-        return Prediction(answer, self.text or self.choice.nothing, self._probability, self._chances)
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,9 @@ class _Tree:
         out = np.full(self.owners[-1] + 1, -np.inf)
         np.logaddexp.at(out, self.owners, np.bincount(self.read_paths, read))
         return out
+
+    def steps(self, read: Scores) -> list[Scores]:
+        return np.split(read, np.flatnonzero(np.diff(self.read_paths)) + 1)
 
 
 @lru_cache(maxsize=4096)
@@ -296,7 +300,11 @@ def _shares(scores: Scores) -> Scores:
     return weights / weights.sum()
 
 
-def _best(labels: tuple[str, ...], shares: Scores) -> Prediction:
-    best = int(shares.argmax())
+def _picked(labels: tuple[str, ...], shares: Scores, at: int) -> Prediction:
     chances = {label: float(share) for label, share in zip(labels, shares, strict=True)}
-    return Prediction(labels[best], labels[best], float(shares[best]), chances)
+    return Prediction(labels[at], labels[at], float(shares[at]), chances)
+
+
+def _several(sets: LabelSets) -> Prediction:
+    answer, probability = decided(sets.chances, Thresholds())
+    return Prediction(answer, "\n".join(answer) or sets.choice.nothing, probability, sets.chances)

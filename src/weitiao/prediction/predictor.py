@@ -30,17 +30,21 @@ from weitiao.prediction.adapter_folder import AdapterFolder, open_folder
 from weitiao.prediction.calibration import given, with_temperature
 from weitiao.prediction.decode import Decoded, Decoder
 from weitiao.prediction.grammar import GrammarCompiler, Guide
+from weitiao.prediction.greedy import refuse_decoding
 from weitiao.prediction.label_scores import LabelScorer
+from weitiao.prediction.thresholds import with_thresholds
 from weitiao.prediction.token_places import TokenPlaces
 from weitiao.prediction.windows import Advance, Windows
+from weitiao.run_folder import Thresholds
 from weitiao.tasks.base import Example, Task
 from weitiao.tracking.screen import Screen
 from weitiao.types import Choice, Constraint, Encoded, Grammar, Prediction, Row
 
 BATCH_TOKENS = {"cuda": 16_384, "cpu": 4096}
 """Tokens of a prediction batch, unless the config says otherwise."""
-SLOTS = 4
-"""Times as many may lie in the slots of answers that are being written: K and V take less than what is computed."""
+SLOTS = 16
+"""Times as many may lie in the slots of answers that are being written, if the card has room: K and V take less than
+what is computed."""
 
 
 def load(run: str | Path, device: str = "auto", dtype: str = "auto", merged: bool = False) -> Predictor:
@@ -88,6 +92,8 @@ class Predictor:
         self.columns: Mapping[str, str] = {}
         self.temperature = 1.0
         """Of the probabilities; see calibration.py."""
+        self.thresholds = Thresholds()
+        """Of several labels; see thresholds.py."""
 
     @classmethod
     def open(cls, folder: AdapterFolder, device: str = "auto", dtype: str = "auto") -> Predictor:
@@ -113,7 +119,7 @@ class Predictor:
             images=image_features(base, folder.base.folder, folder.told.base.cache_dir, image_cache_gib),
         )
         found.columns = folder.told.columns
-        found.temperature = folder.told.temperature
+        found.temperature, found.thresholds = folder.told.temperature, folder.told.thresholds
         return found
 
     def predict(
@@ -121,22 +127,32 @@ class Predictor:
         rows: Sequence[Mapping[str, Any] | str],
         abstain_below: float | None = None,
         images: str | Path = ".",
+        decoding: str = "exact",
     ) -> list[Prediction]:
         """Answers to rows, given as mappings with the fields of the training file, or as bare texts.
 
         images: folder that the paths of images are relative to, and below which they must lie.
         abstain_below: an answer of a lower probability is None; its `text` still says it.
-        Raises DataError, which counts the rows from 1, for a row that is none.
+        decoding: of one label: `exact` is the likeliest one, `greedy` the one that taking the likeliest token each time
+            leads to (`greedy.py`). Probabilities are the same.
+        Raises DataError, which counts the rows from 1, for a row that is none; ConfigError for a decoding that the task
+        does not have.
         """
+        refuse_decoding(self.task, decoding)
         whole = [{self.columns.get("text", "text"): row} if isinstance(row, str) else dict(row) for row in rows]
         examples = [
             self.task.example(Row(fields, "rows", number, self.columns, str(images)), labelled=False)
             for number, fields in enumerate(whole, 1)
         ]
-        return [given(answer, abstain_below) for answer in self.answer(examples)]
+        return [given(answer, abstain_below) for answer in self.answer(examples, decoding=decoding)]
 
-    def answer(self, examples: Sequence[Example], advance: Advance = lambda rows: None) -> list[Prediction]:
-        """A prediction for each example, in order; `advance` is told how many rows are done."""
+    def answer(
+        self, examples: Sequence[Example], advance: Advance = lambda rows: None, decoding: str = "exact"
+    ) -> list[Prediction]:
+        """A prediction for each example, in order; `advance` is told how many rows are done.
+
+        decoding: as in `predict`, which refuses what the task does not have.
+        """
         if not examples:
             return []
         was_training = self.model.training
@@ -144,24 +160,28 @@ class Predictor:
         try:
             with torch.inference_mode(), self.forward.steady():
                 asked = Windows(self.encoder, examples)
-                answers = asked.merged(self._answer(asked.rows, asked.encoded, asked.counted(advance)))
+                answers = asked.merged(self._answer(asked.rows, asked.encoded, asked.counted(advance), decoding))
         finally:
             self.model.train(was_training)
             if was_training:
                 self._decoder.rest()  # training needs the memory
-        return [_believable(answer, self.temperature) for answer in answers]
+        chosen = [with_thresholds(self.task, answer, self.thresholds) for answer in answers]
+        return [_believable(answer, self.temperature) for answer in chosen]
 
     @contextlib.contextmanager
     def untuned(self) -> Iterator[None]:
         """The base model alone, under the same constraint."""
-        fitted, self.temperature = self.temperature, 1.0
+        fitted = self.temperature, self.thresholds
+        self.temperature, self.thresholds = 1.0, Thresholds()
         try:
             with self.model.disable_adapter():
                 yield
         finally:
-            self.temperature = fitted
+            self.temperature, self.thresholds = fitted
 
-    def _answer(self, examples: Sequence[Example], encoded: Sequence[Encoded], advance: Advance) -> list[Prediction]:
+    def _answer(
+        self, examples: Sequence[Example], encoded: Sequence[Encoded], advance: Advance, decoding: str
+    ) -> list[Prediction]:
         if self.forward.images is not None:
             self.forward.images.prepare([image for e in encoded for image in e.images])
         normalize = self.encoder.chat.tokenizer.normalize
@@ -172,7 +192,7 @@ class Predictor:
         for prefix, members in prefix_groups(encoded, len(encoded), pack_cost=self.batch_tokens):
             prompts = [prompt_row(encoded[i], len(prefix), self.encoder.chat.lead) for i in members]
             if len(choices) == len(examples):
-                found = self._labels.choose(prefix, prompts, [choices[i] for i in members], advance)
+                found = self._labels.choose(prefix, prompts, [choices[i] for i in members], advance, decoding)
             else:
                 limits, asked = [constraints[i] for i in members], [examples[i] for i in members]
                 found = self._decode(prefix, prompts, limits, asked, advance)

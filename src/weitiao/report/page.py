@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,17 @@ from weitiao.report.run import Run, read_run
 from weitiao.report.thumbnails import Thumbnails
 from weitiao.report.verdict import best_baseline, sentences, split_name, warnings
 from weitiao.report.words import Words
-from weitiao.run_folder import RunFolder, write_text
+from weitiao.run_folder import RunFolder, Thresholds, write_text
 from weitiao.tasks.base import BOUNDS
 
 DETAILS = ("per_class", "per_type")
 SPLITS = ("train", "validation", "test")
 MOST_CLASSES = 200
 """Labels or types whose figures are shown, the most frequent first."""
-FIRST_METRICS = ("precision", "recall", "macro_f1", "exact_match", "text_f1", "boundary_f1", "invalid", "ece", "nll")
+FIRST_METRICS = (
+    *("precision", "recall", "macro_f1", "micro_f1_at_half", "exact_match", "hamming", "text_f1", "boundary_f1"),
+    *("invalid", "ece", "nll"),
+)
 
 
 def write_report(run: str | Path, *, output: Path | None = None, language: str | None = None) -> Path:
@@ -128,9 +131,17 @@ def _classes(run: Run) -> dict[str, Any] | None:
         "title": "types" if key == "per_type" else "classes",
         "rows": rows[:MOST_CLASSES],
         "all": len(rows),
+        "thresholds": _thresholds(run, [name for name, _ in rows]),
         "confusion": _confusion(run.own),
         "confusions": confusions(run.rows) if single and len(rows) > 2 else [],
     }
+
+
+def _thresholds(run: Run, names: Sequence[str]) -> dict[str, float]:
+    """From which probability on each label is given, where that was fitted."""
+    if run.told is None or run.told.thresholds == Thresholds():
+        return {}
+    return {name: run.told.thresholds.of(name) for name in names}
 
 
 def _confusion(own: Mapping[str, Any]) -> dict[str, Any] | None:

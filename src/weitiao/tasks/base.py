@@ -64,6 +64,8 @@ class Task(ABC):
     """Whether an answer names labels or types: these can be counted, and a probability of being right has a meaning."""
     lists_labels: ClassVar[bool] = False
     """Whether an answer is of a list of labels, of which each then has a probability."""
+    picks_one: ClassVar[bool] = False
+    """Whether an answer is exactly one label of that list."""
     in_windows: ClassVar[bool] = False
     """Whether a text that is too long is answered in overlapping windows, whose answers are `merged`; else it is
     shortened. Training shortens it in any case."""

@@ -85,6 +85,10 @@ class Classification(Task):
     def headline(self) -> str:  # type: ignore[override]
         return "micro_f1" if self.options.multi_label else "accuracy"
 
+    @property
+    def picks_one(self) -> bool:  # type: ignore[override]
+        return not self.options.multi_label
+
     @classmethod
     def resolve(cls, options: ClassificationOptions, rows: Sequence[Row]) -> ClassificationOptions:
         options = super().resolve(options, rows)

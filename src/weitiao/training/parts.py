@@ -23,6 +23,7 @@ from weitiao.model.placement import Kind
 from weitiao.model.quiet import quiet
 from weitiao.prediction.calibration import fit_temperature
 from weitiao.prediction.predictor import Predictor
+from weitiao.prediction.thresholds import fit_thresholds, thresholds_note, with_thresholds
 from weitiao.run_folder import TASK_FILE, BaseName, RunFolder, TaskFile, damage, read_task_file, write_json
 from weitiao.tasks.base import Example, Task
 from weitiao.tracking.screen import Screen
@@ -145,15 +146,22 @@ def evaluation(config: RunConfig, task: Task, predictor: Predictor, splits: Spli
 
 
 def calibrate(config: RunConfig, predictor: Predictor, splits: Splits, run: RunFolder, screen: Screen) -> None:
-    """Fit the temperature of the best adapter on the validation rows, and write it into its `task.json`; there is none
-    for free text, of which hardly any equals its reference."""
+    """Fit thresholds (of several labels) and temperature of the best adapter on the validation rows, and write them
+    into its `task.json`; there are none for free text, of which hardly any equals its reference."""
     rows = _validation_rows(config, splits)
     if not rows or not predictor.task.has_labels:
         return
     with screen.bar("calibrating", len(rows), "rows") as advance:
         answers = predictor.answer(rows, advance)
-    predictor.temperature = fit_temperature(predictor.task, answers, rows)
-    told = read_task_file(run.adapter).model_copy(update={"temperature": predictor.temperature})
+    task = predictor.task
+    predictor.thresholds = fit_thresholds(answers, rows)
+    if note := thresholds_note(task, answers, rows, predictor.thresholds):
+        screen.note(note)
+    # The temperature is that of the answers that are given.
+    chosen = [with_thresholds(task, answer, predictor.thresholds) for answer in answers]
+    predictor.temperature = fit_temperature(task, chosen, rows)
+    fitted = {"temperature": predictor.temperature, "thresholds": predictor.thresholds}
+    told = read_task_file(run.adapter).model_copy(update=fitted)
     write_json(run.adapter / TASK_FILE, told.model_dump(mode="json"))
     screen.note(f"temperature {predictor.temperature:.2f}, fitted on {len(rows)} validation rows")
 
