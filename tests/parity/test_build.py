@@ -24,7 +24,7 @@ from weitiao.engine.forward import Forward
 
 VARYING = {"rows", "prefix", "total", "place", "place_of_mask", "limit"}
 """Numbers that kernels are not built anew for (`do_not_specialize`)."""
-INNER = ("_tile", "_scores", "_weighed", "_of_scores", "_of_keys", "_kept", "_mixed")
+INNER = ("_tile", "_scores", "weighed", "_of_scores", "_of_keys", "_kept", "_mixed")
 """Those that other kernels call."""
 Call = tuple[object, ...]
 

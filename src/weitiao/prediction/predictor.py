@@ -20,6 +20,7 @@ from weitiao.data.encode import Encoder
 from weitiao.data.pack import Prompt, prompt_row
 from weitiao.data.prefix import prefix_groups
 from weitiao.engine.attention_plan import choose_way
+from weitiao.engine.bare import open_bare
 from weitiao.engine.forward import Forward
 from weitiao.engine.image_features import ImageFeatures, image_features
 from weitiao.model.adapter import open_adapter
@@ -45,6 +46,7 @@ BATCH_TOKENS = {"cuda": 16_384, "cpu": 4096}
 SLOTS = 16
 """Times as many may lie in the slots of answers that are being written, if the card has room: K and V take less than
 what is computed."""
+ALIKE = 4
 
 
 def load(run: str | Path, device: str = "auto", dtype: str = "auto", merged: bool = False) -> Predictor:
@@ -77,7 +79,8 @@ class Predictor:
         cuda_graphs: bool = True,
         images: ImageFeatures | None = None,
     ) -> None:
-        """model: a PeftModel or `Merged`. budget: most tokens of a decoded answer. images: for one that reads them."""
+        """model: a PeftModel, `Bare` or `Merged`. budget: most tokens of a decoded answer. images: for a model that
+        reads them."""
         self.task, self.encoder, self.model = task, encoder, model
         base = model.get_base_model()
         weight = base.get_output_embeddings().weight
@@ -96,14 +99,21 @@ class Predictor:
         """Of several labels; see thresholds.py."""
 
     @classmethod
-    def open(cls, folder: AdapterFolder, device: str = "auto", dtype: str = "auto") -> Predictor:
-        """The model with its adapter in memory."""
+    def open(
+        cls, folder: AdapterFolder, device: str = "auto", dtype: str = "auto", merging: bool = False
+    ) -> Predictor:
+        """The model with its adapter in memory. merging: the adapter will be folded in, so it has to be PEFT's."""
         where = choose_device(device)
         type_ = choose_dtype(dtype, where)
         # On a card, the weights that it was trained on, whatever would fit here; elsewhere there are no 4 bits.
         wanted = (folder.told.base.quantization or "auto") if where.type == "cuda" else "one"
-        base = load_model(folder.base.folder, where, type_, place(wanted, folder.base.folder, where, type_).kind)
-        return cls.around(folder, open_adapter(base, folder.path).eval())
+        kind = place(wanted, folder.base.folder, where, type_).kind
+        quick = folder.outline if kind == "one" and not merging else None
+        model = open_bare(quick, where, type_) if quick else None
+        if model is None:
+            base = load_model(folder.base.folder, where, type_, kind)
+            model = open_adapter(base, folder.path).eval()
+        return cls.around(folder, model)
 
     @classmethod
     def around(cls, folder: AdapterFolder, model: Any, image_cache_gib: float = 20) -> Predictor:
@@ -252,8 +262,12 @@ def _believable(prediction: Prediction, temperature: float) -> Prediction:
 
 
 def _of_one_size(sizes: Sequence[int]) -> list[list[int]]:
-    """Indices in groups whose sizes differ by less than a factor of two: slots are as large as the largest needs."""
-    groups: dict[int, list[int]] = defaultdict(list)
-    for at, size in enumerate(sizes):
-        groups[size.bit_length()].append(at)
-    return list(groups.values())
+    """Indices in groups whose sizes differ by a factor of `ALIKE` at most: slots are as large as the largest needs, and
+    each group ends with a few long answers alone."""
+    groups: list[list[int]] = []
+    for at in sorted(range(len(sizes)), key=lambda at: -sizes[at]):
+        if groups and sizes[groups[-1][0]] <= ALIKE * sizes[at]:
+            groups[-1].append(at)
+        else:
+            groups.append([at])
+    return [sorted(group) for group in groups]
