@@ -4,13 +4,15 @@ Answers are written in slots (`engine/slots.py`): when one ends, the next prompt
 tokens of an answer: the one that was chosen last, and behind it a guess (`guess.py`). Each guessed token is checked
 against what the model chooses before it, so answers are those of one token a step.
 
-On a card a step is a CUDA graph, and many answers are written in two groups in turn: while the card computes the step
-of one, the host finds out which tokens the grammars allow in it, and what the other's last step has chosen.
+While the logits are computed, a thread finds out which tokens the grammars allow. On a card a step is a CUDA graph, and
+many answers are written in two groups in turn: while it computes the step of one, the host reads what the other's last
+step has chosen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,7 +24,7 @@ from weitiao.data.pack import PackRow, Prompt
 from weitiao.engine.forward import Forward
 from weitiao.engine.slot_steps import Steps
 from weitiao.engine.slots import SlotCache
-from weitiao.prediction.grammar import Asked, Guide, words
+from weitiao.prediction.grammar import Asked, Bits, Guide, words
 from weitiao.prediction.guess import Guesser, Worth
 
 LOOK = 16
@@ -65,6 +67,8 @@ class Decoder:
         self.forward, self.stop, self.budget = forward, stop, budget
         self.vocabulary: int = forward.head.weight.shape[0]
         self.recorded = cuda_graphs and forward.fast is not None and forward.device.type == "cuda"
+        self.thread = ThreadPoolExecutor(1)
+        """It looks which tokens are allowed."""
         self._steps: Steps | None = None
 
     @torch.inference_mode()
@@ -162,7 +166,9 @@ class _Step:
     rows: list[int]
     """Of the logits, each slot's first."""
     width: int
-    chosen: _Chosen
+    logits: torch.Tensor
+    masks: Future[Bits]
+    chosen: _Chosen | None = None
 
 
 class _Group:
@@ -172,7 +178,7 @@ class _Group:
         self.slots: list[_Slot] = []
         self.started: _Step | None = None
         self.bits = torch.empty(0, 0, dtype=torch.int32)
-        """Masks of its last step, which the card may still be copying."""
+        """Masks of its last step, which a thread may still be writing, or the card copying."""
 
 
 class _Run:
@@ -201,7 +207,7 @@ class _Run:
         kind = self.device.type if self.device.type in PREFILL else "cpu"
         self.prefill, self.refill = PREFILL[kind], REFILL[kind]
         self.worth = Worth(WIDE, BUSY[kind])
-        self.words = words(decoder.vocabulary)
+        self.words, self.thread = words(decoder.vocabulary), decoder.thread
         self.guide.expect(self.waiting[-slots:])
         self._read_prefix(prefix)
 
@@ -210,14 +216,16 @@ class _Run:
         return [slot for group in self.groups for slot in group.slots]
 
     def step(self) -> None:
-        """Of each group: take what its last step chose, read prompts into free slots, and start the next."""
+        """Of each group: take what its last step chose, let the other's choose, read prompts into free slots, and start
+        the next."""
         first, second = self.groups
         if second.slots and len(self.active) < PAIRED:
             self._finish(first)
             self._finish(second)
             first.slots, second.slots = first.slots + second.slots, []
-        for group in self.groups:
+        for group, other in ((first, second), (second, first)):
             self._finish(group)
+            self._choose(other)
             self._fill()
             self._start(group)
 
@@ -270,9 +278,10 @@ class _Run:
     def _read_together(self, placed: Sequence[tuple[int, int]]) -> list[_Slot]:
         """placed: (slot, answer). Those that go on behind their first token."""
         prompts = [self.prompts[answer] for _, answer in placed]
-        hidden, after = self._prompts_read(prompts, self._ints([slot for slot, _ in placed]))
         asked: list[Asked] = [(answer, at, ()) for at, (_, answer) in enumerate(placed)]
-        tokens, chances = self._choose(self.forward.head(hidden), asked, _Group()).told()
+        hidden, after = self._prompts_read(prompts, self._ints([slot for slot, _ in placed]))
+        masks = self._masks(asked, len(placed), _Group())
+        tokens, chances = self._chosen(self.forward.head(hidden), masks.result()).told()
         found = []
         for (at, answer), prompt, position, token, chance in zip(placed, prompts, after, tokens, chances, strict=True):
             if not self._take(answer, token, chance):
@@ -337,27 +346,41 @@ class _Run:
         self.steps.make_room(most)
         rows = list(range(len(active))) if self.anywhere else [slot.at for slot in active]
         count = self.steps.size(len(active)) if self.anywhere else self.slots
-        told = np.zeros((3, count, width), dtype=np.int64)
-        told[1] = self.cache.scrap
-        asked: list[Asked] = []
-        for row, slot in zip(rows, active, strict=True):
-            size = len(slot.waiting)
-            told[0, row, :size] = slot.waiting
-            told[1, row, :size] = np.arange(slot.place, slot.place + size)
-            told[2, row, :size] = told[1, row, :size] + slot.shift
-            asked.append((slot.answer, row * width, slot.waiting[1:]))
+        told = torch.from_numpy(self._told(active, rows, count, width))
+        asked: list[Asked] = [
+            (slot.answer, row * width, slot.waiting[1:]) for row, slot in zip(rows, active, strict=True)
+        ]
         slots = None
         if self.anywhere:
             slots = torch.zeros(count, dtype=torch.long)
             slots[: len(active)] = torch.tensor([slot.at for slot in active])
-        logits = self.steps.logits(torch.from_numpy(told), slots, most)
-        chosen = self._choose(logits, asked, group)
-        group.started = _Step(active, [row * width for row in rows], width, chosen)
+        masks = self._masks(asked, count * width, group)
+        logits = self.steps.logits(told, slots, most)
+        group.started = _Step(active, [row * width for row in rows], width, logits, masks)
+
+    def _choose(self, group: _Group) -> None:
+        """Let the started step of a group choose its tokens, if it has not yet."""
+        step = group.started
+        if step is not None and step.chosen is None:
+            step.chosen = self._chosen(step.logits, step.masks.result())
+
+    def _told(self, active: Sequence[_Slot], rows: Sequence[int], count: int, width: int) -> NDArray[np.int64]:
+        """[3, count, width]: ids, places and positions of the tokens that wait."""
+        waiting = np.array([slot.waiting + [0] * (width - len(slot.waiting)) for slot in active])
+        sizes, first, shift = np.array([(len(slot.waiting), slot.place, slot.shift) for slot in active]).T[..., None]
+        inside = np.arange(width) < sizes
+        places = first + np.arange(width)
+        told = np.zeros((3, count, width), dtype=np.int64)
+        told[1] = self.cache.scrap
+        told[0, rows], told[1, rows] = waiting, np.where(inside, places, self.cache.scrap)
+        told[2, rows] = np.where(inside, places + shift, 0)
+        return told
 
     def _finish(self, group: _Group) -> None:
         """Take what the started step of a group has chosen."""
+        self._choose(group)
         step, group.started = group.started, None
-        if step is None:
+        if step is None or step.chosen is None:
             return
         tokens, chances = step.chosen.told()
         written = 0
@@ -406,20 +429,24 @@ class _Run:
         self.advance(1)
         return False
 
-    def _choose(self, logits: torch.Tensor, asked: Sequence[Asked], group: _Group) -> _Chosen:
+    def _chosen(self, logits: torch.Tensor, bits: Bits) -> _Chosen:
         """logits [N, V] → of each, the likeliest allowed token, and its log-probability among the allowed ones."""
-        bits = self.guide.everywhere
-        if bits is None:
-            # The card is still at the logits.
-            bits = self._masks(group, len(logits))
-            self.guide.fill(asked, bits)
         masks = torch.from_numpy(bits).to(logits.device, non_blocking=True)
         return _Chosen(*self.forward.kernels.chosen(logits, masks))
 
-    def _masks(self, group: _Group, count: int) -> NDArray[np.int32]:
+    def _masks(self, asked: Sequence[Asked], count: int, group: _Group) -> Future[Bits]:
+        """Of a step with so many logits; a thread writes them."""
+        if self.guide.everywhere is not None:
+            always: Future[Bits] = Future()
+            always.set_result(self.guide.everywhere)
+            return always
         if count > len(group.bits):
             group.bits = torch.zeros(count, self.words, dtype=torch.int32, pin_memory=self.device.type == "cuda")
-        return group.bits[:count].numpy()
+        return self.thread.submit(self._filled, asked, group.bits[:count].numpy())
+
+    def _filled(self, asked: Sequence[Asked], bits: Bits) -> Bits:
+        self.guide.fill(asked, bits)
+        return bits
 
     def _ints(self, values: Sequence[int]) -> torch.Tensor:
         return torch.tensor(values, dtype=torch.long, device=self.device)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -99,9 +98,7 @@ class Predictor:
         """Of several labels; see thresholds.py."""
 
     @classmethod
-    def open(
-        cls, folder: AdapterFolder, device: str = "auto", dtype: str = "auto", merging: bool = False
-    ) -> Predictor:
+    def open(cls, folder: AdapterFolder, device: str = "auto", dtype: str = "auto", merging: bool = False) -> Predictor:
         """The model with its adapter in memory. merging: the adapter will be folded in, so it has to be PEFT's."""
         where = choose_device(device)
         type_ = choose_dtype(dtype, where)
@@ -239,14 +236,14 @@ class Predictor:
         whole = self.encoder.chat.tokenizer.decode(decoded.ids)
         text = whole if decoded.complete else self.task.complete_part(whole)
         probability = _exp(decoded.log_probability) if decoded.complete else None
-        parts = self.task.parts(text, example)
+        answer, parts = self.task.read(text, example)
         # A token that reaches over the end of a part counts for the part that it begins in.
         starts = self._places.starts(decoded.ids, whole) if parts else []
         chances = [
             _exp(sum(chance for at, chance in zip(starts, decoded.chances, strict=True) if start <= at < end))
             for start, end in parts
         ]
-        return Prediction(self.task.parse(text, example), text, probability, parts=tuple(chances))
+        return Prediction(answer, text, probability, parts=tuple(chances))
 
 
 def _exp(log_probability: float) -> float:

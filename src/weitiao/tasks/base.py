@@ -167,9 +167,9 @@ class Task(ABC):
     def parse(self, text: str, example: Example) -> Any:
         """The answer that a text means for this example, or None when it means none."""
 
-    def parts(self, text: str, example: Example) -> tuple[Span, ...]:
-        """Where in an answer's text each part of what `parse` finds there is written; by default, none has parts."""
-        return ()
+    def read(self, text: str, example: Example) -> tuple[Any, tuple[Span, ...]]:
+        """What `parse` finds, and where in the answer's text each part of it is written; by default, none has parts."""
+        return self.parse(text, example), ()
 
     def merged(self, windows: Sequence[tuple[Span, Prediction]], example: Example) -> Prediction:
         """One answer of those to overlapping windows of the text, in their order. Asked of tasks with `in_windows`."""

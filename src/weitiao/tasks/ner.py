@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
@@ -199,25 +200,20 @@ class Ner(Task):
         return tuple(entity for entity in answer if entity.end <= gap[0] or gap[1] <= entity.start)
 
     def parse(self, text: str, example: Example) -> tuple[Entity, ...] | None:
-        found = self._placed(text, example)
-        return None if found is None else tuple(entity for entity, _ in found)
+        return self.read(text, example)[0]
 
-    def parts(self, text: str, example: Example) -> tuple[Span, ...]:
-        return tuple(written for _, written in self._placed(text, example) or ())
-
-    def _placed(self, text: str, example: Example) -> list[tuple[Entity, Span]] | None:
-        """The entities of an answer, and where in it each is written."""
+    def read(self, text: str, example: Example) -> tuple[tuple[Entity, ...] | None, tuple[Span, ...]]:
         pairs = self.format.read(text, self._nothing)
         types = {nfc(kind): kind for kind in self.options.types or ()}
         if pairs is None or any(nfc(kind) not in types for _, kind in pairs):
-            return None
+            return None, ()
         source = Source(example.text)
         found = ground([(wanted, types[nfc(kind)]) for wanted, kind in pairs], example.text)
         # What is named more often than it occurs is dropped; what does not occur at all stays, and counts as wrong.
         kept = [entity.found or source.find(entity.text) is None for entity in found]
         ends = self.format.ends(text, self._nothing)
-        written = zip(found, zip([0, *ends], ends, strict=False), kept, strict=True)
-        return [(entity, span) for entity, span, keep in written if keep]
+        written = zip([0, *ends], ends, strict=False)
+        return tuple(compress(found, kept)), tuple(compress(written, kept))
 
     def merged(self, windows: Sequence[tuple[Span, Prediction]], example: Example) -> Prediction:
         found = merged_entities(
