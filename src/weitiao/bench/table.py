@@ -22,6 +22,7 @@ def train_tables(found: Mapping[str, Any]) -> Group:
     machine, rows = found["machine"], found["rows"]
     about = f"{machine['shape']} · {machine['dtype']} · {machine.get('gpu') or machine['processor']}"
     about += f", {machine['threads']} threads · matrix products at {machine['gemm_tflops']:.2f} TFLOP/s"
+    about += f" (of which shares are), kept up {machine['gemm_kept_up_tflops']:.2f}"
     groups = dict.fromkeys((row["profile"], row["samples_per_step"]) for row in rows)
     parts: list[Any] = [Text(about)]
     for profile, count in groups:

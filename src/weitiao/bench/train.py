@@ -11,7 +11,7 @@ import torch
 
 from weitiao.bench.curves import curves
 from weitiao.bench.equality import LAYERS, SAMPLES, largest_error, worst_error
-from weitiao.bench.measure import Lane, free, gemm_rate
+from weitiao.bench.measure import Lane, free, gemm_rates
 from weitiao.bench.profiles import PROFILES, samples
 from weitiao.bench.remote import RemoteLane, WorkerFailed, Workers
 from weitiao.bench.request import Request
@@ -38,9 +38,10 @@ Equality = dict[tuple[str, str], float]
 def bench_train(request: Request, screen: Screen) -> dict[str, Any]:
     """Measure all that is asked for; the content of `--json`."""
     device = torch.device(request.device)
-    dtype, rate = choose_dtype("auto", device), gemm_rate(device)
+    dtype, (rate, kept_up) = choose_dtype("auto", device), gemm_rates(device)
     type_name = str(dtype).removeprefix("torch.")
-    screen.note(f"{request.shape}, {type_name} on {device}; matrix products at {rate / 1e12:.2f} TFLOP/s")
+    rates = f"matrix products at {rate / 1e12:.2f} TFLOP/s, kept up {kept_up / 1e12:.2f}"
+    screen.note(f"{request.shape}, {type_name} on {device}; {rates}")
     make = model_maker(request.shape, device, dtype)
     drawn = {name: samples(PROFILES[name], COUNT, make.vocabulary, SEED) for name in request.profiles}
     rows = []
@@ -55,7 +56,12 @@ def bench_train(request: Request, screen: Screen) -> dict[str, Any]:
     if request.curve:
         settings = Settings(CURVE_SAMPLES, COUNT)
         told_curves = curves(present(request), make, drawn, settings, request.curve, screen)
-    told = {"shape": request.shape, "dtype": type_name, "gemm_tflops": rate / 1e12}
+    told = {
+        "shape": request.shape,
+        "dtype": type_name,
+        "gemm_tflops": rate / 1e12,
+        "gemm_kept_up_tflops": kept_up / 1e12,
+    }
     return {"machine": machine(device) | told, "rows": rows, "curves": told_curves}
 
 
