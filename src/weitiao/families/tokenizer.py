@@ -1,13 +1,11 @@
 """A model's tokenizer, read from `tokenizer.json` by the `tokenizers` library (0.04 s, where torch costs seconds).
 
-The tokenizer is rebuilt without its added tokens: whatever a text says, no control id comes out of it.
+Texts are encoded without its added tokens: whatever a text says, no control id comes out of it.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer
@@ -28,22 +26,15 @@ class TextTokenizer:
         self._path = path
         try:
             raw = path.read_bytes()
-            spec = json.loads(raw)
-            self._controls = {token["content"]: int(token["id"]) for token in spec.get("added_tokens") or ()}
-            self._plain = Tokenizer.from_str(json.dumps({**spec, "added_tokens": [], "post_processor": None}))
             self._raw = raw.decode("utf-8")
+            self._full = Tokenizer.from_str(self._raw)
         except FileNotFoundError:
             raise ModelError(f"{folder}: no tokenizer.json; a fast tokenizer is needed") from None
         except Exception as error:  # the library raises bare Exception for a file that it cannot read
             raise ModelError(f"{path}: unreadable tokenizer ({error})") from None
-        self._plain.no_truncation()
-        self._plain.no_padding()
+        self._controls = {token.content: id for id, token in self._full.get_added_tokens_decoder().items()}
+        self._plain = _without_added_tokens(self._full)
         self.hash = hashlib.sha256(raw).hexdigest()
-
-    @cached_property
-    def _full(self) -> Tokenizer:
-        """With its added tokens. A vocabulary takes half a second to build, and training needs this one late."""
-        return Tokenizer.from_str(self._raw)
 
     def encode(self, text: str) -> list[int]:
         return list(self._plain.encode(text, add_special_tokens=False).ids)
@@ -80,4 +71,13 @@ class TextTokenizer:
 
     def spec(self) -> str:
         """The whole `tokenizer.json`, for libraries that build their own tokenizer from it."""
-        return str(self._full.to_str())
+        return self._raw
+
+
+def _without_added_tokens(full: Tokenizer) -> Tokenizer:
+    """Nor a post-processor, truncation or padding. Both share the vocabulary, which takes long to read."""
+    plain = Tokenizer(full.model)
+    for part in ("normalizer", "pre_tokenizer", "decoder"):
+        if getattr(full, part) is not None:
+            setattr(plain, part, getattr(full, part))
+    return plain
