@@ -113,7 +113,7 @@ def _merged(folder: AdapterFolder, draft: Path, screen: Screen) -> str | None:
     from weitiao.prediction.predictor import Predictor
 
     rows = held_out(folder, ROWS, screen)
-    apart = Predictor.open(folder)
+    apart = Predictor.open(folder, merging=True)
     wanted = apart.answer(rows)
     found = {name: update.cpu() for name, update in updates(apart.model).items()}
     del apart

@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 import weitiao
-from parity.oracle import TARGETS, plain_model
+from parity.oracle import TARGETS, TOLERANCE, plain_model
 from runs import lively_model, run_config, trained
-from tiny import small_classification, small_ner, tiny_model
+from tiny import small_classification, small_ner
 from weitiao.data.collate import packed_batch
 from weitiao.data.pack import Pack, PackRow
 from weitiao.engine.bare import Bare, open_bare
@@ -58,8 +58,11 @@ def test_answers_are_those_of_transformers_and_peft(
     with bare.untuned(), theirs.untuned():
         untuned = bare.predict(ROWS[task])
         _assert_alike(untuned, theirs.predict(ROWS[task]))
-    gaps = [abs(a.probability - b.probability) for a, b in zip(tuned, untuned, strict=True)]
-    assert max(gaps) > 100 * ROUNDING, "the adapter does nothing"
+    changed = (
+        a.text != b.text or abs((a.probability or 0) - (b.probability or 0)) > 100 * ROUNDING
+        for a, b in zip(tuned, untuned, strict=True)
+    )
+    assert any(changed), "the adapter does nothing"
     assert bare.predict(ROWS[task]) == tuned
 
 
@@ -124,15 +127,19 @@ CHANGES: list[Callable[[Path], None]] = [
     *(_old_words, _no_rotated_share, _in_shards, _head_stored_too, _in_16_bits, _untied_with_biases)
 ]
 ADAPTERS: list[Mapping[str, Any]] = [
-    {},
+    {"lora_dropout": 0.1},
     {"use_rslora": True, "lora_alpha": 6},
     {"target_modules": ["v_proj", "model.layers.1.mlp.down_proj"], "init_lora_weights": "gaussian"},
 ]
 
 
-@pytest.mark.parametrize("options", ADAPTERS, ids=["all", "rslora", "some"])
-@pytest.mark.parametrize("change", [None, *CHANGES])
-@pytest.mark.parametrize("family", FAMILIES)
+CASES: list[tuple[str, Callable[[Path], None] | None, Mapping[str, Any]]]
+CASES = [(family, None, options) for family in FAMILIES for options in ADAPTERS]
+CASES += [(family, change, {}) for family in FAMILIES for change in CHANGES]
+CASES = [(family, change, _) for family, change, _ in CASES if not ("glm4" in family and change is _head_stored_too)]
+
+
+@pytest.mark.parametrize(("family", "change", "options"), CASES)
 def test_whatever_the_outline_covers_gives_the_same_states(
     request: pytest.FixtureRequest,
     tmp_path: Path,
@@ -140,10 +147,6 @@ def test_whatever_the_outline_covers_gives_the_same_states(
     change: Callable[[Path], None] | None,
     options: Mapping[str, Any],
 ) -> None:
-    if change in (_head_stored_too,) and family.startswith("glm4"):
-        pytest.skip("its head is no copy of the embeddings")
-    if change and options:
-        pytest.skip("one thing at a time")
     folder, adapter = _pair(request.getfixturevalue(f"{family}_folder"), tmp_path, change, options)
     found = outline(folder, adapter)
     assert found is not None
@@ -156,15 +159,14 @@ def test_whatever_the_outline_covers_gives_the_same_states(
     assert ours.keys() - names.keys() <= {"base_model.model.lm_head.weight"}, "a tied head is told once by PyTorch"
     assert {name: ours[name] for name in names} == names
     ids = torch.randint(0, 500, (40,), generator=torch.Generator().manual_seed(0)).tolist()
-    batch = packed_batch(Pack((), (PackRow(tuple(ids), (0,), (0,)),)))
+    batch = packed_batch(Pack((), (PackRow(tuple(ids), tuple(range(40)), (0,) * 40),)))
     forward = Forward(bare.get_base_model(), fast=True)
     with torch.inference_mode():
         for on in (True, False):
             wanted = _logits(theirs, ids, on)
-            with warnings.catch_warnings():
-                got = forward.head(_hidden(bare, forward, batch, on))
-            assert torch.allclose(got, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=0)
-        assert (_logits(theirs, ids, True) - wanted).abs().max() > 1e-3, "the adapter does nothing"
+            got = forward.head(_hidden(bare, forward, batch, on))
+            assert (got - wanted).norm() <= TOLERANCE * wanted.norm()
+        assert (_logits(theirs, ids, True) - wanted).norm() > 0.01 * wanted.norm(), "the adapter does nothing"
 
 
 def _logits(model: Any, ids: list[int], on: bool) -> torch.Tensor:
@@ -198,7 +200,7 @@ def _pair(
             for name, parameter in adapted.named_parameters():
                 if "lora_" in name:
                     parameter.copy_(0.2 * torch.randn(parameter.shape, generator=draw))
-        adapted.save_pretrained(adapter)
+        adapted.save_pretrained(str(adapter))
     return folder, adapter
 
 
@@ -210,9 +212,7 @@ def _config(**values: Any) -> Callable[[Path, Path], None]:
 
 
 def _rope(**values: Any) -> Callable[[Path, Path], None]:
-    return lambda model, adapter: _edit(
-        model / "config.json", lambda config: config["rope_parameters"].update(values)
-    )
+    return lambda model, adapter: _edit(model / "config.json", lambda config: config["rope_parameters"].update(values))
 
 
 def _adapter(**values: Any) -> Callable[[Path, Path], None]:

@@ -1,4 +1,4 @@
-"""Who attends to whom in a pack, and four ways to compute it, registered with transformers as one attention function.
+"""Who attends to whom in a pack, and four ways to compute it, for transformers' layers as one attention function.
 
 Each token of a row sees the shared prefix and its own row up to itself; in a tree of answers it sees its ancestors.
 
@@ -22,7 +22,6 @@ from typing import Any, Literal
 
 import torch
 from torch.nn import functional as F
-from transformers import AttentionInterface
 
 from weitiao.data.collate import Batch
 from weitiao.engine.grouped import grouped_bias, grouped_sdpa
@@ -239,7 +238,12 @@ def _attention(
     return attention_plan.attend(query, key, value, scaling or query.shape[-1] ** -0.5), None
 
 
-AttentionInterface.register(NAME, _attention)
+@cache
+def register() -> None:
+    """Let transformers' layers know the function by NAME."""
+    from transformers import AttentionInterface  # takes seconds to import
+
+    AttentionInterface.register(NAME, _attention)
 
 
 def full_attention(

@@ -13,7 +13,7 @@ import torch
 
 from weitiao.data.collate import Batch
 from weitiao.engine import plain
-from weitiao.engine.attention_plan import NAME, AttentionPlan, Way
+from weitiao.engine.attention_plan import NAME, AttentionPlan, Way, register
 from weitiao.engine.fast_layer import FastDecoder, unfit
 from weitiao.engine.image_features import ImageFeatures
 from weitiao.engine.slots import SlotCache, SlotPlan
@@ -141,6 +141,8 @@ class Forward:
 
 def use_attention(body: Any, name: str) -> None:
     """Set the decoder's attention function, when it is another; that of a vision tower stays."""
+    if name == NAME:
+        register()
     if body.config._attn_implementation != name:
         body.set_attn_implementation(name)
 

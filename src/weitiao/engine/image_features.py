@@ -23,7 +23,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AttentionInterface
 
 from weitiao.engine.attention_plan import full_attention
 from weitiao.errors import DataError
@@ -117,6 +116,9 @@ class ImageFeatures:
         """Where features are kept; None computes them anew each time."""
         self.trained = any("lora_" in name for name, _ in tower.named_parameters())
         self.merge = int(tower.spatial_merge_size)
+        from transformers import AttentionInterface  # takes seconds to import, and text is read without it
+
+        AttentionInterface.register(NAME, full_attention)
         tower.config._attn_implementation = NAME
 
     @property
@@ -271,6 +273,3 @@ def _tower_key(features: ImageFeatures, folder: Path) -> str:
     weights = (fingerprint(folder, "visual."), str(features.dtype), features.device.type)
     parts = (VERSION, *weights, settings, features.reader.settings)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
-
-
-AttentionInterface.register(NAME, full_attention)

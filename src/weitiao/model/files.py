@@ -7,6 +7,7 @@ import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from weitiao.config import ModelSection
 from weitiao.errors import ModelError
@@ -40,6 +41,26 @@ def fingerprint(folder: Path, within: str = "") -> str:
 def tensor_shapes(folder: Path) -> dict[str, list[int]]:
     """Shape of each tensor in the weights of a folder."""
     return {name: shape for name, (_, shape, _) in _all_tensors(folder).items()}
+
+
+class Stored(NamedTuple):
+    """A tensor in a file."""
+
+    path: Path
+    kind: str
+    """As safetensors names types: `BF16`, `F32` …"""
+    shape: list[int]
+
+
+def stored_tensors(*paths: Path) -> dict[str, Stored]:
+    """The tensors of safetensors files by name. Raises ModelError for a damaged file, or a name that two have."""
+    found: dict[str, Stored] = {}
+    for path in paths:
+        for name, (kind, shape, _) in _tensors(path):
+            if name in found:
+                raise ModelError(f"{path}: holds {name!r}, and so does {found[name].path}; remove one of the files")
+            found[name] = Stored(path, kind, shape)
+    return found
 
 
 def _all_tensors(folder: Path) -> dict[str, tuple[str, list[int], bytes]]:

@@ -5,10 +5,12 @@ second, and so is a row that cannot be answered.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from weitiao.config import ModelSection
 from weitiao.data.encode import Encoder
+from weitiao.engine.outline import Outline, outline
 from weitiao.errors import CheckpointError, ModelError
 from weitiao.model.base import Base, open_base
 from weitiao.run_folder import MANIFEST, TASK_FILE, TaskFile, damage, find_adapter, read_task_file
@@ -22,6 +24,11 @@ class AdapterFolder:
     base: Base
     task: Task
     encoder: Encoder
+
+    @cached_property
+    def outline(self) -> Outline | None:
+        """What its model is made of, where it can be opened without transformers and PEFT."""
+        return None if self.told.base.quantization else outline(self.base.folder, self.path)
 
 
 def open_folder(run: str | Path) -> AdapterFolder:

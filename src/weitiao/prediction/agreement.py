@@ -92,7 +92,7 @@ def open_merged(
     from weitiao.model.merge import merge
     from weitiao.prediction.predictor import Predictor
 
-    apart = Predictor.open(folder, device, dtype)
+    apart = Predictor.open(folder, device, dtype, merging=True)
     wanted = apart.answer(examples)
     model = apart.model
     # It holds the weights as they were laid together for it.

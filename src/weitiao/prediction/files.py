@@ -20,7 +20,7 @@ from weitiao.config import DataSection
 from weitiao.data.formats import jsonl
 from weitiao.data.source import data_file, iter_rows
 from weitiao.errors import ConfigError, DataError
-from weitiao.model.ahead import FOR_PREDICTION, libraries_ahead
+from weitiao.model.ahead import FOR_PREDICTION, import_ahead, libraries_ahead
 from weitiao.prediction.adapter_folder import AdapterFolder, open_folder
 from weitiao.prediction.agreement import ROWS, open_merged, refuse_quantized
 from weitiao.prediction.calibration import withheld
@@ -79,7 +79,10 @@ def predict_file(
     done: Draft | Printed = Printed() if output is None else Draft(output, belongs)
     # Standard input cannot be read twice: it has no total, and a broken row is told when its block is reached.
     total = None if source == "-" else done.check(_examples(folder, source, images))
-    libraries = libraries_ahead(FOR_PREDICTION, folder.base.folder, "auto")
+    if folder.outline and not merged:
+        libraries = import_ahead(FOR_PREDICTION, card=True)
+    else:
+        libraries = libraries_ahead(FOR_PREDICTION, folder.base.folder, "auto")
     _say_what_was_kept(done, total, screen)
 
     def opened(block: list[Example]) -> Predictor:
