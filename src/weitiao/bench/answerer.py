@@ -16,6 +16,9 @@ from weitiao.bench.shapes import ModelMaker
 from weitiao.bench.system import Alternative, Settings
 from weitiao.model.adapter import add_lora
 
+ADAPTER = "adapter"
+"""Folder of the adapter that all ways have, beside the weights."""
+
 
 @dataclass(frozen=True)
 class Block:

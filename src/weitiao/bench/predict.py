@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from weitiao.bench.answerer import answerer_class
+from weitiao.bench.answerer import ADAPTER, adapted, answerer_class
 from weitiao.bench.equality import LAYERS
 from weitiao.bench.measure import free
 from weitiao.bench.predict_lane import FEW, Lane, spread, tried
@@ -24,6 +24,7 @@ from weitiao.bench.shapes import SHAPES, model_maker
 from weitiao.bench.table import agreement_line
 from weitiao.bench.turns import blocks_in_turn, guarded
 from weitiao.bench.vocabulary import write_tokenizer
+from weitiao.model.adapter import save_adapter
 from weitiao.model.load import choose_dtype
 from weitiao.tracking.machine import machine
 from weitiao.tracking.screen import Screen
@@ -66,7 +67,10 @@ def bench_predict(request: PredictRequest, screen: Screen) -> dict[str, Any]:
 
 def written(request: PredictRequest, workers: Workers, dtype: torch.dtype, layers: int | None = None) -> Weights:
     """Weights on the disk. This process does not keep them: the others need the memory."""
-    folder = workers.weights(model_maker(request.shape, torch.device(request.device), dtype, layers=layers))
+    make = model_maker(request.shape, torch.device(request.device), dtype, layers=layers)
+    folder = workers.weights(make)
+    save_adapter(adapted(make), folder / ADAPTER)
+    del make
     free()
     return Weights(folder, str(dtype).removeprefix("torch."), layers)
 

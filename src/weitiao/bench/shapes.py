@@ -103,6 +103,8 @@ class ModelMaker:
     """Makes the model whose weights the others share."""
     folder: Path | None = None
     """Where the weights lie on a disk, for systems that load them by themselves."""
+    device: torch.device | None = None
+    """Where these then go."""
 
     @cached_property
     def master(self) -> Any:
@@ -162,4 +164,4 @@ def saved_maker(name: str, folder: Path, device: torch.device) -> ModelMaker:
             model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", attn_implementation="sdpa")
         return model.to(device).requires_grad_(False)
 
-    return ModelMaker(families()[SHAPES[name].family], load, folder)
+    return ModelMaker(families()[SHAPES[name].family], load, folder, device)

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from weitiao.bench.answerer import Answerer, adapted
+from weitiao.bench.answerer import ADAPTER, Answerer, adapted
 from weitiao.bench.questions import STOP, Questions
 from weitiao.bench.shapes import ModelMaker
+from weitiao.engine.bare import open_bare
+from weitiao.engine.outline import outline
+from weitiao.model.load import choose_dtype
 from weitiao.prediction.predictor import Predictor
 from weitiao.types import Prediction
 
@@ -18,7 +21,7 @@ PLAIN: dict[str, Any] = {"batch_tokens": 1, "attention": "dense", "fast_layer": 
 class Weitiao(Answerer):
     def prepare(self, make: ModelMaker, questions: Questions) -> None:
         self.questions, self.examples = questions, questions.examples()
-        self.predictor = predictor(adapted(make), questions)
+        self.predictor = predictor(_opened(make) or adapted(make), questions)
 
     @property
     def setting(self) -> str:
@@ -33,6 +36,14 @@ class Weitiao(Answerer):
 
     def _tokens(self, answer: Prediction) -> int:
         return len(self.questions.chat.answer_ids(answer.text)) + STOP
+
+
+def _opened(make: ModelMaker) -> Any:
+    """The model as `Predictor.open` opens a run's, where it lies in a folder."""
+    if make.folder is None or make.device is None:
+        return None
+    found = outline(make.folder, make.folder / ADAPTER)
+    return open_bare(found, make.device, choose_dtype("auto", make.device)) if found else None
 
 
 def predictor(model: Any, questions: Questions, **plain: Any) -> Predictor:
