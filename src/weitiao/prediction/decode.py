@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from weitiao.data.collate import image_places, row_positions
-from weitiao.data.pack import PackRow, Prompt
+from weitiao.data.pack import Prompt
 from weitiao.engine.forward import Forward
+from weitiao.engine.slot_prompts import PromptReader
 from weitiao.engine.slot_steps import Steps
 from weitiao.engine.slots import SlotCache
 from weitiao.prediction.grammar import Asked, Bits, Guide, words
@@ -206,10 +206,11 @@ class _Run:
         self.groups, self.paired = [_Group(), _Group()], self.anywhere and decoder.recorded
         kind = self.device.type if self.device.type in PREFILL else "cpu"
         self.prefill, self.refill = PREFILL[kind], REFILL[kind]
+        self.reader = PromptReader(self.forward, self.cache, self.prefill)
         self.worth = Worth(WIDE, BUSY[kind])
         self.words, self.thread = words(decoder.vocabulary), decoder.thread
         self.guide.expect(self.waiting[-slots:])
-        self._read_prefix(prefix)
+        self.reader.read_prefix(prefix)
 
     @property
     def active(self) -> list[_Slot]:
@@ -257,14 +258,6 @@ class _Run:
 
     # -- prompts
 
-    def _read_prefix(self, prefix: Sequence[int]) -> None:
-        for start in range(0, len(prefix), self.prefill):
-            ids = self._ints(prefix[start : start + self.prefill])[None]
-            places = start + torch.arange(ids.shape[1], device=self.device)[None]
-            self.cache.begin(places, self._ints([0]), len(prefix))
-            self.forward.step(ids, places, self.cache, self._ints([0]))
-        self.cache.share(len(prefix))
-
     def _read(self, answers: Sequence[int]) -> None:
         taken = {slot.at for slot in self.active}
         free = (at for at in range(self.slots) if at not in taken)
@@ -279,7 +272,7 @@ class _Run:
         """placed: (slot, answer). Those that go on behind their first token."""
         prompts = [self.prompts[answer] for _, answer in placed]
         asked: list[Asked] = [(answer, at, ()) for at, (_, answer) in enumerate(placed)]
-        hidden, after = self._prompts_read(prompts, self._ints([slot for slot, _ in placed]))
+        hidden, after = self.reader.read(prompts, [slot for slot, _ in placed])
         masks = self._masks(asked, len(placed), _Group())
         tokens, chances = self._chosen(self.forward.head(hidden), masks.result()).told()
         found = []
@@ -291,44 +284,6 @@ class _Run:
             slot.guesser.add(token)
             found.append(slot)
         return found
-
-    def _prompts_read(self, prompts: Sequence[Prompt], slots: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-        """Hidden states [B, H] of the last token of each, and the positions of what follows."""
-        sizes = [len(prompt.ids) for prompt in prompts]
-        width = max(sizes)
-        ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        places = torch.full((len(prompts), width), self.cache.scrap)
-        positions = torch.zeros(3, len(prompts), width, dtype=torch.long)
-        image_at: list[int] = []
-        for at, (prompt, size) in enumerate(zip(prompts, sizes, strict=True)):
-            ids[at, :size] = torch.tensor(prompt.ids)
-            places[at, :size] = torch.arange(self.prefix, self.prefix + size)
-            positions[:, at, :size] = self.prefix + row_positions(PackRow(prompt.ids, (), images=prompt.images))
-            image_at += [at * width + place for place in image_places(prompt.images)]
-        images = [image for prompt in prompts for image in prompt.images]
-        # Without images, the three agree.
-        where = positions if images else positions[0]
-        last = torch.tensor(sizes) - 1
-        hidden: torch.Tensor | None = None
-        # An image is seen whole.
-        chunk = width if images else self.prefill
-        for start in range(0, width, chunk):
-            here = slice(start, min(start + chunk, width))
-            inside = (last - start).clamp(0, here.stop - start - 1)
-            keep = torch.arange(len(prompts)) * (here.stop - start) + inside
-            self.cache.begin(places[:, here].to(self.device), slots, self.prefix + here.stop)
-            found = self.forward.step(
-                ids[:, here].to(self.device),
-                where[..., here].to(self.device),
-                self.cache,
-                keep.to(self.device),
-                images,
-                self._ints(image_at) if images else None,
-            )
-            ends = ((last >= start) & (last < here.stop)).to(found.device)[:, None]
-            hidden = found if hidden is None else torch.where(ends, found, hidden)
-        assert hidden is not None
-        return hidden, (positions.amax((0, 2)) + 1).tolist()
 
     # -- answers
 
@@ -447,6 +402,3 @@ class _Run:
     def _filled(self, asked: Sequence[Asked], bits: Bits) -> Bits:
         self.guide.fill(asked, bits)
         return bits
-
-    def _ints(self, values: Sequence[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.long, device=self.device)
