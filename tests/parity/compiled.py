@@ -14,7 +14,6 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
 from weitiao.engine import build, kernels, row_attention, slot_attention
-from weitiao.engine.split_attention import split_layout
 
 TYPES = {torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int32: "*i32", torch.int64: "*i64"}
 INNER = ("_tile", "_scores", "weighed", "_of_scores", "_of_keys", "_kept", "_mixed")
@@ -56,16 +55,7 @@ for module in (kernels, row_attention, slot_attention):
     for name, value in list(vars(module).items()):
         if hasattr(value, "fn") and name not in INNER:
             setattr(module, name, Compiler(value))
-build.build(
-    build.Dimensions(1536, 8960, 12, 2, 128, 128, False, 151_936, 8, False, dropout=True, dtype=sys.argv[2]), "cpu"
-)
-layout = split_layout(3, (4,), parents=((-1, 0, 0, 1),))
-qkv = torch.zeros(7, 16 * 128, dtype=getattr(torch, sys.argv[2]))
-row_attention.forward(qkv, layout.blocks, 3, (12, 2, 128), 1.0, 0, layout.trees)
-slots, kept = torch.zeros(7, dtype=torch.long), [torch.zeros(7, 64, 2, 128, dtype=qkv.dtype) for _ in range(2)]
-for places in (torch.zeros(7, 1, dtype=torch.long), torch.zeros(1, 7, dtype=torch.long)):
-    table = torch.zeros(7, 128, dtype=qkv.dtype)
-    slot_attention.keep(qkv, table, table, False, places, slots, *kept)
-    slot_attention.attend(qkv, places, slots, *kept, 1.0, 16)
-kernels.chosen(torch.zeros(2, 151_936, dtype=qkv.dtype), torch.zeros(2, 4748, dtype=torch.int32))
+dimensions = build.Dimensions(1536, 8960, 12, 2, 128, 128, False, 151_936, 8, False, dropout=True, dtype=sys.argv[2])
+build.build(dimensions, "cpu")
+build.build_answers(dimensions, "cpu")
 print(json.dumps(found))

@@ -16,13 +16,16 @@ pytest.importorskip("triton")
 
 from parity.oracle import lora_model
 from weitiao.data.collate import packed_batch
-from weitiao.data.pack import Pack, PackRow
-from weitiao.engine import build, kernels, row_attention
+from weitiao.data.pack import Pack, PackRow, Prompt
+from weitiao.engine import build, kernels, row_attention, slot_attention
 from weitiao.engine.build import Building, Dimensions, build_ahead
 from weitiao.engine.fast_layer import FastDecoder
 from weitiao.engine.forward import Forward
+from weitiao.engine.slot_prompts import PromptReader
+from weitiao.engine.slot_steps import WIDE, Steps
+from weitiao.engine.slots import SlotCache
 
-VARYING = {"rows", "prefix", "total", "place", "place_of_mask", "limit"}
+VARYING = {"rows", "prefix", "total", "place", "place_of_mask", "limit", "new", "scrap"}
 """Numbers that kernels are not built anew for (`do_not_specialize`)."""
 INNER = ("_tile", "_scores", "weighed", "_of_scores", "_of_keys", "_kept", "_mixed")
 """Those that other kernels call."""
@@ -55,7 +58,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> set[Call]:
             return "any"
         return (argument == 1, argument % 16 == 0) if isinstance(argument, int) else "float"
 
-    for module in (kernels, row_attention):
+    for module in (kernels, row_attention, slot_attention):
         for name, value in vars(module).items():
             if hasattr(value, "fn") and name not in INNER:
                 monkeypatch.setattr(module, name, Recorder(value))
@@ -86,6 +89,35 @@ def test_a_step_calls_nothing_else(
     dimensions = Dimensions.of(json.loads((folder / "config.json").read_text("utf-8")), 4, dropout, "float32")
     assert dimensions is not None
     build.build(dimensions, "cpu")
+    missing = sorted(map(str, wanted - calls))
+    assert not missing
+
+
+@pytest.mark.parametrize("family", ["qwen2", "glm4"])
+def test_answers_call_nothing_else(family: str, calls: set[Call], request: pytest.FixtureRequest) -> None:
+    """But what a step has called: prompts and answers in slots, one token and four, and trees of labels."""
+    folder = request.getfixturevalue(f"{family}_folder")
+    forward = Forward(lora_model(folder).get_base_model(), "split")
+    forward.kernels, forward.fast = kernels, FastDecoder(forward.body, kernels)
+    tree = PackRow((9, 8, 7, 6), (0, 3), (), parents=(-1, 0, 0, 1))
+    cache = SlotCache(4, 120)
+    reader, steps = PromptReader(forward, cache, 64), Steps(forward, cache, recorded=False)
+    with torch.inference_mode():
+        forward.hidden(packed_batch(Pack(tuple(range(6)), (tree,))))
+        reader.read_prefix(range(6))
+        hidden, _ = reader.read([Prompt(tuple(range(at, at + 40))) for at in range(2)], [2, 0])
+        logits = forward.head(hidden)
+        kernels.chosen(logits, torch.full((2, -(-logits.shape[1] // 32)), -1, dtype=torch.int32))
+        for width in (1, WIDE):
+            told = torch.arange(46, 46 + width).expand(3, 2, -1)
+            steps.logits(told, torch.tensor([2, 0]), 46 + width)
+    wanted = set(calls)
+    assert {"_keep", "_attend", "_chosen", "_forward"} <= {str(name) for name, *_ in wanted}
+    calls.clear()
+    dimensions = Dimensions.of(json.loads((folder / "config.json").read_text("utf-8")), 4, False, "float32")
+    assert dimensions is not None
+    build.build(dimensions, "cpu")
+    build.build_answers(dimensions, "cpu")
     missing = sorted(map(str, wanted - calls))
     assert not missing
 
@@ -126,9 +158,21 @@ def test_once_for_a_model(qwen2_folder: Path, tmp_path: Path, monkeypatch: pytes
 
 def test_a_process_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "PATIENCE", 0.1)
-    building = Building(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]))
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    building = Building(process)
     building.finish()
     assert building.process is None
+    assert process.wait(10) < 0
+
+
+def test_a_process_that_goes_on_with_answers_is_not_waited_for(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    script = "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(2)"
+    process = subprocess.Popen([sys.executable, "-c", script, str(mark)])
+    Building(process, mark).finish()
+    assert mark.exists()
+    assert process.poll() is None, "it was waited for"
+    assert process.wait(30) == 0, "it was killed"
 
 
 @pytest.mark.parametrize(

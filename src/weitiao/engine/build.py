@@ -2,19 +2,21 @@
 
 Triton builds a kernel when it is first called, in about half a second, and keeps it on disk. A step calls a dozen. The
 first run of a model's dimensions on a machine would wait for them with its weights loaded; this one only starts a
-process that calls each on small tensors. What goes wrong there costs time, not the run.
+process that calls each on small tensors: first those of a step, which training waits for, then those of answers, while
+it trains. What goes wrong there costs time, not the run.
 
-    python -m weitiao.engine.build DIMENSIONS MARK        the process; MARK is the file that says it is done
+    python -m weitiao.engine.build DIMENSIONS MARK        the process; MARK is the file that says that a step's are done
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import importlib.metadata
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,6 +28,8 @@ PATIENCE = 30.0
 """Seconds that a run waits for the process when it needs the kernels: it is ahead, and two build no faster."""
 CARD = Path("/dev/nvidiactl")
 """Where there is a card of NVIDIA's under Linux, the only place where Triton is on."""
+KERNELS = ("kernels.py", "row_attention.py", "slot_attention.py")
+"""Files that they are written in."""
 TOKENS = 64
 INTERLEAVED = ("glm", "glm4")
 
@@ -72,18 +76,24 @@ class Dimensions:
 class Building:
     """The process, if there is one."""
 
-    def __init__(self, process: subprocess.Popen[bytes] | None = None) -> None:
-        self.process = process
+    def __init__(self, process: subprocess.Popen[bytes] | None = None, mark: Path | None = None) -> None:
+        self.process, self.mark = process, mark
 
     def finish(self) -> None:
-        """Wait until the kernels are built."""
-        if self.process is None:
+        """Wait until the kernels of a step are built."""
+        process, self.process = self.process, None
+        if process is None:
             return
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(PATIENCE)
-        self.process.kill()
-        self.process.wait()
-        self.process = None
+        start = time.monotonic()
+        while process.poll() is None and not self._done() and time.monotonic() - start < PATIENCE:
+            time.sleep(0.02)
+        if not self._done():
+            process.kill()
+        # It goes on by itself; somebody has to see it end.
+        threading.Thread(target=process.wait, daemon=True).start()
+
+    def _done(self) -> bool:
+        return self.mark is not None and self.mark.exists()
 
 
 def build_ahead(folder: Path, rank: int, dropout: bool, cache_dir: str | None = None, dtype: str = "auto") -> Building:
@@ -99,7 +109,7 @@ def build_ahead(folder: Path, rank: int, dropout: bool, cache_dir: str | None = 
         return Building()
     if dimensions is None or not CARD.exists():
         return Building()
-    own = b"".join((Path(__file__).with_name(name)).read_bytes() for name in ("kernels.py", "row_attention.py"))
+    own = b"".join((Path(__file__).with_name(name)).read_bytes() for name in KERNELS)
     told = json.dumps(asdict(dimensions))
     name = hashlib.sha256(own + f"{told} {triton} {sys.version}".encode()).hexdigest()[:32]
     mark = cache_root(cache_dir) / "kernels" / name
@@ -107,7 +117,7 @@ def build_ahead(folder: Path, rank: int, dropout: bool, cache_dir: str | None = 
         return Building()
     command = [sys.executable, "-m", "weitiao.engine.build", told, str(mark)]
     silent = subprocess.DEVNULL
-    return Building(subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent))
+    return Building(subprocess.Popen(command, stdin=silent, stdout=silent, stderr=silent), mark)
 
 
 def build(d: Dimensions, device: str = "cuda") -> None:
@@ -163,7 +173,36 @@ def build(d: Dimensions, device: str = "cuda") -> None:
     kernels.cross_entropy_(some(2, d.vocabulary), torch.zeros(2, dtype=torch.long, device=device), -100)
 
 
+def build_answers(d: Dimensions, device: str = "cuda") -> None:
+    """Call every kernel that answers need besides."""
+    import torch
+
+    from weitiao.engine import kernels
+    from weitiao.engine.lora_gemm import ROUNDED
+    from weitiao.engine.slot_steps import WIDE
+    from weitiao.engine.split_attention import split_layout
+
+    dtype, pad = getattr(torch, d.dtype), -(-d.rank // ROUNDED) * ROUNDED
+
+    def some(*size: int, dtype: torch.dtype = dtype) -> torch.Tensor:
+        return torch.zeros(*size, device=device, dtype=dtype)
+
+    tree = split_layout(3, (4,), parents=((-1, 0, 0, 1),)).to(torch.device(device))
+    heads = some(TOKENS, (d.query + 2 * d.key) * d.size)
+    told = (tree.blocks, tree.prefix, (d.query, d.key, d.size), 1.0, pad, tree.trees)
+    kernels.row_attention.forward(heads[:7], *told)
+    keys, values = (some(TOKENS, TOKENS, d.key, d.size) for _ in range(2))
+    table = some(TOKENS, d.turned)
+    for new in (1, WIDE, TOKENS):
+        places, slots = (some(*size, dtype=torch.long) for size in ((TOKENS // new, new), (TOKENS // new,)))
+        kernels.slot_attention.keep(heads, table, table, d.interleaved, places, slots, keys, values)
+        kernels.slot_attention.attend(heads, places, slots, keys, values, 1.0, pad)
+    kernels.chosen(some(2, d.vocabulary), some(2, -(-d.vocabulary // 32), dtype=torch.int32))
+
+
 if __name__ == "__main__":
-    build(Dimensions(**json.loads(sys.argv[1])))
-    Path(sys.argv[2]).parent.mkdir(parents=True, exist_ok=True)
-    Path(sys.argv[2]).touch()
+    dimensions, done = Dimensions(**json.loads(sys.argv[1])), Path(sys.argv[2])
+    build(dimensions)
+    done.parent.mkdir(parents=True, exist_ok=True)
+    done.touch()
+    build_answers(dimensions)

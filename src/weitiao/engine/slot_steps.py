@@ -8,6 +8,8 @@ from weitiao.engine.forward import Forward
 from weitiao.engine.graphs import RecordedCall
 from weitiao.engine.slots import SlotCache
 
+WIDE = 4
+"""Tokens of an answer that a step with guesses takes."""
 SIZES = (1, 4, 16, 32, 64, 128, 256, 512)
 """Sequences of a recorded step: few sizes, for each takes as long to record as dozens of steps."""
 

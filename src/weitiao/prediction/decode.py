@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from weitiao.data.pack import Prompt
 from weitiao.engine.forward import Forward
 from weitiao.engine.slot_prompts import PromptReader
-from weitiao.engine.slot_steps import Steps
+from weitiao.engine.slot_steps import WIDE, Steps
 from weitiao.engine.slots import SlotCache
 from weitiao.prediction.grammar import Asked, Bits, Guide, words
 from weitiao.prediction.guess import Guesser, Worth
@@ -31,8 +31,6 @@ LOOK = 16
 """Tokens between two looks at whether an answer repeats itself."""
 MOST = {"cuda": 512, "cpu": 64}
 """Slots: with more tokens a step takes longer in proportion."""
-WIDE = 4
-"""Tokens of an answer that a step with guesses takes."""
 REFILL = {"cuda": 4, "cpu": 8}
 """Slots are filled again when one in so many is free: to read a few prompts costs a step of its own, and free slots
 cost nothing where kernels find the others."""
