@@ -134,6 +134,15 @@ def test_similar_packs_share_a_size() -> None:
     assert len(planned(found, packs=5000)) <= 12
 
 
+def test_a_long_run_has_little_filler() -> None:
+    """Packs of 16 rows differ by a factor of two; a short run gets fewer sizes."""
+    found = [Size(104, 590 + 11 * (at * 37 % 50), 17, 250, 300 + at) for at in range(200)]
+    sizes = planned(found, packs=5000)
+    filler = sum(min(size.own for size in sizes if size.holds(need)) - need.own for need in found)
+    assert filler <= 0.12 * sum(need.own for need in found)
+    assert len(planned(found, packs=40)) < len(sizes)
+
+
 def test_tables_of_a_size_do_not_depend_on_the_pack() -> None:
     packs = packs_of(11, (9, 7, 8))
     size = Size.around([Size.of(pack) for pack in packs])

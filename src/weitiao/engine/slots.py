@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -120,11 +121,14 @@ def _rounded(tokens: int) -> int:
 class _Step:
     def __init__(self, places: torch.Tensor, slots: torch.Tensor | None, length: int, used: int) -> None:
         self.places, self.slots, self.length, self.used = places, slots, length, used
-        first = torch.arange(len(places), device=places.device) if slots is None else slots
-        self.flat = (first[:, None] * length + places).flatten()
-        """Of the tokens, in the slots one behind another."""
         self._bias: dict[tuple[int, torch.dtype], torch.Tensor] = {}
         self._elsewhere: dict[torch.device, _Step] = {}
+
+    @cached_property
+    def flat(self) -> torch.Tensor:
+        """Of the tokens, in the slots one behind another."""
+        first = torch.arange(len(self.places), device=self.places.device) if self.slots is None else self.slots
+        return (first[:, None] * self.length + self.places).flatten()
 
     def on(self, device: torch.device) -> _Step:
         """The same on another device of a model that is spread over several."""
