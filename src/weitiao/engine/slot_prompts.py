@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from weitiao.data.collate import image_places, row_positions
 from weitiao.data.pack import PackRow, Prompt
@@ -22,50 +25,65 @@ class PromptReader:
     def read_prefix(self, prefix: Sequence[int]) -> None:
         """Into all slots."""
         for start in range(0, len(prefix), self.chunk):
-            ids = self._ints(prefix[start : start + self.chunk])[None]
+            ids = self._there(prefix[start : start + self.chunk])[None]
             places = start + torch.arange(ids.shape[1], device=self.forward.device)[None]
-            self.cache.begin(places, self._ints([0]), len(prefix))
-            self.forward.step(ids, places, self.cache, self._ints([0]))
+            self.cache.begin(places, self._there([0]), len(prefix))
+            self.forward.step(ids, places, self.cache, self._there([0]))
         self.cache.share(len(prefix))
         self.prefix = len(prefix)
 
     def read(self, prompts: Sequence[Prompt], slots: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
         """Hidden states [B, H] of the last token of each, and the positions of what follows. slots: of each."""
-        sizes = [len(prompt.ids) for prompt in prompts]
-        width = max(sizes)
-        ids = torch.zeros(len(prompts), width, dtype=torch.long)
-        places = torch.full((len(prompts), width), self.cache.scrap)
-        positions = torch.zeros(3, len(prompts), width, dtype=torch.long)
-        image_at: list[int] = []
-        for at, (prompt, size) in enumerate(zip(prompts, sizes, strict=True)):
-            ids[at, :size] = torch.tensor(prompt.ids)
-            places[at, :size] = torch.arange(self.prefix, self.prefix + size)
-            positions[:, at, :size] = self.prefix + row_positions(PackRow(prompt.ids, (), images=prompt.images))
-            image_at += [at * width + place for place in image_places(prompt.images)]
+        sizes = np.array([len(prompt.ids) for prompt in prompts])
+        width, inside = int(sizes.max()), np.arange(sizes.max()) < sizes[:, None]
+        ids = np.zeros(inside.shape, dtype=np.int64)
+        ids[inside] = np.fromiter(chain.from_iterable(prompt.ids for prompt in prompts), np.int64)
+        counted = self.prefix + np.arange(width)
+        places = np.where(inside, counted, self.cache.scrap)
         images = [image for prompt in prompts for image in prompt.images]
         # Without images, the three agree.
-        where = positions if images else positions[0]
-        last, into, device = torch.tensor(sizes) - 1, self._ints(slots), self.forward.device
+        positions = self._positions(prompts) if images else np.where(inside, counted, 0)
+        last, into = sizes - 1, self._there(slots)
+        image_at = self._there(_image_places(prompts, width)) if images else None
         hidden: torch.Tensor | None = None
         # An image is seen whole.
         chunk = width if images else self.chunk
         for start in range(0, width, chunk):
             here = slice(start, min(start + chunk, width))
-            inside = (last - start).clamp(0, here.stop - start - 1)
-            keep = torch.arange(len(prompts)) * (here.stop - start) + inside
-            self.cache.begin(places[:, here].to(device), into, self.prefix + here.stop)
+            keep = np.arange(len(prompts)) * (here.stop - start) + (last - start).clip(0, here.stop - start - 1)
+            self.cache.begin(self._there(places[:, here]), into, self.prefix + here.stop)
             found = self.forward.step(
-                ids[:, here].to(device),
-                where[..., here].to(device),
+                self._there(ids[:, here]),
+                self._there(positions[..., here]),
                 self.cache,
-                keep.to(device),
+                self._there(keep),
                 images,
-                self._ints(image_at) if images else None,
+                image_at,
             )
-            ends = ((last >= start) & (last < here.stop)).to(found.device)[:, None]
-            hidden = found if hidden is None else torch.where(ends, found, hidden)
+            if hidden is None:
+                hidden = found
+            else:
+                hidden = torch.where(self._there((last >= start) & (last < here.stop))[:, None], found, hidden)
         assert hidden is not None
-        return hidden, (positions.amax((0, 2)) + 1).tolist()
+        ends = positions.max((0, 2)) if images else positions.max(1)
+        return hidden, (ends + 1).tolist()
 
-    def _ints(self, values: Sequence[int]) -> torch.Tensor:
-        return torch.tensor(values, dtype=torch.long, device=self.forward.device)
+    def _positions(self, prompts: Sequence[Prompt]) -> np.ndarray:
+        """int64 [3, B, T], 0 behind the end of each."""
+        positions = np.zeros((3, len(prompts), max(len(prompt.ids) for prompt in prompts)), dtype=np.int64)
+        for at, prompt in enumerate(prompts):
+            row = PackRow(prompt.ids, (), images=prompt.images)
+            positions[:, at, : len(prompt.ids)] = self.prefix + row_positions(row).numpy()
+        return positions
+
+    def _there(self, values: ArrayLike) -> torch.Tensor:
+        """On the device. From memory that is not pinned, the host would wait for what the card still computes."""
+        there = torch.from_numpy(np.ascontiguousarray(values))
+        if self.forward.device.type == "cuda":
+            there = there.pin_memory()
+        return there.to(self.forward.device, non_blocking=True)
+
+
+def _image_places(prompts: Sequence[Prompt], width: int) -> list[int]:
+    """In the flattened rows of this width."""
+    return [at * width + place for at, prompt in enumerate(prompts) for place in image_places(prompt.images)]

@@ -11,7 +11,7 @@ step has chosen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -29,14 +29,14 @@ from weitiao.prediction.guess import Guesser, Worth
 
 LOOK = 16
 """Tokens between two looks at whether an answer repeats itself."""
-MOST = {"cuda": 512, "cpu": 64}
-"""Slots: with more tokens a step takes longer in proportion."""
+MOST = {"cuda": 1024, "cpu": 64}
+"""Slots: with more tokens a step takes longer in proportion, and on a card the host has fewer steps to start."""
 REFILL = {"cuda": 4, "cpu": 8}
 """Slots are filled again when one in so many is free: to read a few prompts costs a step of its own, and free slots
 cost nothing where kernels find the others."""
 PAIRED = 128
 """Answers that are worth two groups: each reads all weights."""
-PREFILL = {"cuda": 8192, "cpu": 512}
+PREFILL = {"cuda": 16_384, "cpu": 512}
 """Tokens of prompts that are read at once, if they have no images."""
 BUSY = {"cuda": 256, "cpu": 20}
 """Tokens that are computed in the time in which all weights are read; on a CPU measured (16 to 25)."""
@@ -77,12 +77,12 @@ class Decoder:
         guide: Guide,
         slots: int,
         spent: Callable[[int, list[int]], bool] = lambda answer, ids: False,
-        advance: Callable[[int], None] = lambda answers: None,
+        done: Callable[[int, Decoded], None] = lambda answer, decoded: None,
     ) -> list[Decoded]:
         """Answers to `prompts`, in order, at most `slots` at a time.
 
-        spent: told now and then of an answer's tokens; one for which it is true gets no more. advance: told of answers
-        done.
+        spent: told now and then of an answer's tokens; one for which it is true gets no more. done: told of each answer
+        that has ended, while a card writes others.
         """
         # Few answers are longer than their prompt; there will be room for more when it is needed.
         longest = max(len(prompt.ids) for prompt in prompts)
@@ -90,8 +90,8 @@ class Decoder:
         tokens = len(prefix) + longest + answer + WIDE
         slots = min(slots, len(prompts), self._most(tokens))
         steps = self._steps_for(slots, tokens)
-        run = _Run(self, steps, slots, prefix, prompts, guide, spent, advance)
-        while run.waiting or run.active:
+        run = _Run(self, steps, slots, prefix, prompts, guide, spent, done)
+        while run.waiting or run.reading or run.active:
             run.step()
         return run.out
 
@@ -149,11 +149,12 @@ class _Chosen:
             self._event = torch.cuda.Event()
             self._event.record()
 
-    def told(self) -> tuple[list[int], list[float]]:
+    def told(self, width: int) -> tuple[list[list[int]], list[list[float]]]:
+        """Rows of so many."""
         if self._event is not None:
             self._event.synchronize()
         tokens, chances = self._parts
-        return tokens.tolist(), chances.tolist()
+        return tokens.view(-1, width).tolist(), chances.view(-1, width).tolist()
 
 
 @dataclass
@@ -162,11 +163,24 @@ class _Step:
 
     slots: list[_Slot]
     rows: list[int]
-    """Of the logits, each slot's first."""
+    """Of the chosen tokens, each slot's."""
     width: int
     logits: torch.Tensor
     masks: Future[Bits]
     chosen: _Chosen | None = None
+
+
+@dataclass
+class _Reading:
+    """Prompts whose first tokens are being chosen."""
+
+    placed: Sequence[tuple[int, int]]
+    """(slot, answer)"""
+    after: list[int]
+    """Positions of what follows each."""
+    chosen: _Chosen
+    bits: Bits
+    """Masks, which the card may still be copying."""
 
 
 class _Group:
@@ -189,14 +203,20 @@ class _Run:
         prompts: Sequence[Prompt],
         guide: Guide,
         spent: Callable[[int, list[int]], bool],
-        advance: Callable[[int], None],
+        done: Callable[[int, Decoded], None],
     ) -> None:
         self.stop, self.budget, self.steps, self.cache = decoder.stop, decoder.budget, steps, steps.cache
         self.forward, self.device = decoder.forward, decoder.forward.device
-        self.prefix, self.prompts, self.guide, self.spent, self.advance = len(prefix), prompts, guide, spent, advance
+        self.prefix, self.prompts, self.guide, self.spent, self.done = len(prefix), prompts, guide, spent, done
         self.out = [Decoded([], 0.0, complete=False) for _ in prompts]
         # The longest first: at the end, when slots stay empty, the short ones are left.
         self.waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
+        self.reading: list[_Reading] = []
+        self.ended: list[int] = []
+        """Answers of which `done` has not been told."""
+        self.news: list[tuple[int, int | None]] = []
+        """(answer, what came next; None: its end), of which the guide has not been told. A thread tells it before it
+        asks for the next masks, and those are waited for before any other group goes on."""
         self.slots = slots
         """The first ones of the cache, which are used."""
         self.anywhere = self.forward.slot_kernels is not None
@@ -216,7 +236,7 @@ class _Run:
 
     def step(self) -> None:
         """Of each group: take what its last step chose, let the other's choose, read prompts into free slots, and start
-        the next."""
+        the next. What was read is taken up a turn later, when another step has been started."""
         first, second = self.groups
         if second.slots and len(self.active) < PAIRED:
             self._finish(first)
@@ -225,14 +245,18 @@ class _Run:
         for group, other in ((first, second), (second, first)):
             self._finish(group)
             self._choose(other)
+            self._begin()
             self._fill()
             self._start(group)
+            self._tell()
 
     def _fill(self) -> None:
-        free = self.slots - len(self.active)
+        free = self.slots - len(self.active) - sum(len(reading.placed) for reading in self.reading)
         if self.waiting and (free * self.refill >= self.slots or free >= len(self.waiting)):
             self._read([self.waiting.pop() for _ in range(min(free, len(self.waiting)))])
             self.guide.expect(self.waiting[-self.slots :])
+            if not self.paired:
+                self._begin()
         elif not self.waiting and not self.anywhere and 0 < len(self.active) <= self.slots // 2:
             self._shrink()
 
@@ -258,30 +282,40 @@ class _Run:
 
     def _read(self, answers: Sequence[int]) -> None:
         taken = {slot.at for slot in self.active}
+        taken.update(at for reading in self.reading for at, _ in reading.placed)
         free = (at for at in range(self.slots) if at not in taken)
         placed = list(zip(free, answers, strict=False))
         while placed:
             # They come by length, the longest first.
             count = max(1, self.prefill // len(self.prompts[placed[0][1]].ids))
-            self._add(self._read_together(placed[:count]))
+            self.reading.append(self._read_together(placed[:count]))
             placed = placed[count:]
 
-    def _read_together(self, placed: Sequence[tuple[int, int]]) -> list[_Slot]:
-        """placed: (slot, answer). Those that go on behind their first token."""
+    def _read_together(self, placed: Sequence[tuple[int, int]]) -> _Reading:
+        """placed: (slot, answer)."""
         prompts = [self.prompts[answer] for _, answer in placed]
         asked: list[Asked] = [(answer, at, ()) for at, (_, answer) in enumerate(placed)]
-        hidden, after = self.reader.read(prompts, [slot for slot, _ in placed])
         masks = self._masks(asked, len(placed), _Group())
-        tokens, chances = self._chosen(self.forward.head(hidden), masks.result()).told()
-        found = []
-        for (at, answer), prompt, position, token, chance in zip(placed, prompts, after, tokens, chances, strict=True):
-            if not self._take(answer, token, chance):
-                continue
-            place = self.prefix + len(prompt.ids)
-            slot = _Slot(answer, at, place, position - place, Guesser(prompt.ids), [token])
-            slot.guesser.add(token)
-            found.append(slot)
-        return found
+        hidden, after = self.reader.read(prompts, [slot for slot, _ in placed])
+        bits = masks.result()
+        return _Reading(placed, after, self._chosen(self.forward.head(hidden), bits), bits)
+
+    def _begin(self) -> None:
+        """The answers to what was read, each with its first token."""
+        for reading in self.reading:
+            self._add([*self._begun(reading)])
+        self.reading = []
+
+    def _begun(self, reading: _Reading) -> Iterator[_Slot]:
+        """Those that go on behind their first token."""
+        tokens, chances = reading.chosen.told(1)
+        for (at, answer), position, (token,), (chance,) in zip(reading.placed, reading.after, tokens, chances, strict=True):
+            if self._take(answer, token, chance):
+                ids = self.prompts[answer].ids
+                place = self.prefix + len(ids)
+                slot = _Slot(answer, at, place, position - place, Guesser(ids), [token])
+                slot.guesser.add(token)
+                yield slot
 
     # -- answers
 
@@ -309,7 +343,7 @@ class _Run:
             slots[: len(active)] = torch.tensor([slot.at for slot in active])
         masks = self._masks(asked, count * width, group)
         logits = self.steps.logits(told, slots, most)
-        group.started = _Step(active, [row * width for row in rows], width, logits, masks)
+        group.started = _Step(active, rows, width, logits, masks)
 
     def _choose(self, group: _Group) -> None:
         """Let the started step of a group choose its tokens, if it has not yet."""
@@ -335,11 +369,10 @@ class _Run:
         step, group.started = group.started, None
         if step is None or step.chosen is None:
             return
-        tokens, chances = step.chosen.told()
-        written = 0
-        for slot, row in zip(step.slots, step.rows, strict=True):
-            here = slice(row, row + step.width)
-            written += self._accept(slot, tokens[here], chances[here])
+        tokens, chances = step.chosen.told(step.width)
+        written = sum(
+            self._accept(slot, tokens[row], chances[row]) for slot, row in zip(step.slots, step.rows, strict=True)
+        )
         self.worth.saw(step.width, written / len(step.slots))
         group.slots = [slot for slot in group.slots if slot.waiting]
 
@@ -347,6 +380,7 @@ class _Run:
         """Put guesses behind the tokens that wait; the width of the step."""
         if not self.worth.wide(len(active)):
             return 1
+        self._tell_guide(self._news())
         for slot in active:
             left = self.budget - len(self.out[slot.answer].ids)
             slot.waiting += slot.guesser.guess(self.guide.forced(slot.answer), min(WIDE - 1, left))
@@ -376,11 +410,16 @@ class _Run:
             out.ids.append(token)
             out.chances.append(chance)
             if len(out.ids) % LOOK or not self.spent(answer, out.ids):
-                self.guide.take(answer, token)
+                self.news.append((answer, token))
                 return True
-        self.guide.end(answer)
-        self.advance(1)
+        self.news.append((answer, None))
+        self.ended.append(answer)
         return False
+
+    def _tell(self) -> None:
+        for answer in self.ended:
+            self.done(answer, self.out[answer])
+        self.ended = []
 
     def _chosen(self, logits: torch.Tensor, bits: Bits) -> _Chosen:
         """logits [N, V] → of each, the likeliest allowed token, and its log-probability among the allowed ones."""
@@ -389,14 +428,27 @@ class _Run:
 
     def _masks(self, asked: Sequence[Asked], count: int, group: _Group) -> Future[Bits]:
         """Of a step with so many logits; a thread writes them."""
+        news = self._news()
         if self.guide.everywhere is not None:
             always: Future[Bits] = Future()
             always.set_result(self.guide.everywhere)
             return always
         if count > len(group.bits):
             group.bits = torch.zeros(count, self.words, dtype=torch.int32, pin_memory=self.device.type == "cuda")
-        return self.thread.submit(self._filled, asked, group.bits[:count].numpy())
+        return self.thread.submit(self._filled, news, asked, group.bits[:count].numpy())
 
-    def _filled(self, asked: Sequence[Asked], bits: Bits) -> Bits:
+    def _filled(self, news: Sequence[tuple[int, int | None]], asked: Sequence[Asked], bits: Bits) -> Bits:
+        self._tell_guide(news)
         self.guide.fill(asked, bits)
         return bits
+
+    def _news(self) -> list[tuple[int, int | None]]:
+        news, self.news = self.news, []
+        return news
+
+    def _tell_guide(self, news: Sequence[tuple[int, int | None]]) -> None:
+        for answer, token in news:
+            if token is None:
+                self.guide.end(answer)
+            else:
+                self.guide.take(answer, token)

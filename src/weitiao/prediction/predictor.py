@@ -215,14 +215,18 @@ class Predictor:
         advance: Advance,
     ) -> list[Prediction]:
         out: dict[int, Prediction] = {}
+
+        def done(members: Sequence[int], answer: int, decoded: Decoded) -> None:
+            out[members[answer]] = self._read(decoded, examples[members[answer]])
+            advance(1)
+
         # A slot has room for the prefix, a prompt and its answer; few answers are longer than their prompt.
         sizes = [len(prefix) + len(prompt.ids) + min(len(prompt.ids), self._decoder.budget) for prompt in prompts]
         for members in _of_one_size(sizes):
             slots = max(1, SLOTS * self.batch_tokens // max(sizes[i] for i in members))
             guide = self._guide([constraints[i] for i in members])
             spent = partial(self._spent, [examples[i] for i in members])
-            found = self._decoder.decode(prefix, [prompts[i] for i in members], guide, slots, spent, advance)
-            out.update((i, self._read(decoded, examples[i])) for i, decoded in zip(members, found, strict=True))
+            self._decoder.decode(prefix, [prompts[i] for i in members], guide, slots, spent, partial(done, members))
         return [out[i] for i in range(len(prompts))]
 
     def _guide(self, constraints: Sequence[Constraint]) -> Guide:
