@@ -255,7 +255,7 @@ def bench_predict(
         list[str] | None,
         typer.Option(help="weitiao, tutorial, hf_batch or hf_generate_batch; by default all of them."),
     ] = None,
-    rows: Annotated[int | None, typer.Option(min=2, help="By default 1024 on cuda, 32 on a cpu.")] = None,
+    rows: Annotated[int | None, typer.Option(min=2, help="By default 4096 on cuda, 32 on a cpu.")] = None,
     checked: Annotated[
         int | None,
         typer.Option(min=1, help="Rows compared with the plain path; by default 128 on cuda, 16 on a cpu."),

@@ -47,6 +47,8 @@ class Killed(BaseException):
 class Fake:
     """Answers by the text's length; `asked` has the rows of each block."""
 
+    wants_many = False
+
     def __init__(self) -> None:
         self.asked: list[list[int]] = []
         self.before: Callable[[], None] = lambda: None
@@ -169,6 +171,21 @@ def test_only_rows_behind_the_last_whole_block_are_answered_again(
     assert "going on behind row 3 of 8" in notes(screen)
     predict_file(run, source, tmp_path / f"whole{suffix}", SILENT)
     assert same(tmp_path / f"out{suffix}", tmp_path / f"whole{suffix}")
+
+
+def test_on_a_card_blocks_are_large_and_end_where_they_would_have(
+    run: Path, fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake.wants_many = True
+    monkeypatch.setattr(files, "ON_A_CARD", 2)
+    source, output = str(write_rows(tmp_path / "in.jsonl", numbered(20))), tmp_path / "out.jsonl"
+    blocks = [[1, 2, 3], [4, 5, 6, 7, 8, 9], [10, 11, 12, 13, 14, 15], [16, 17, 18, 19, 20]]
+    with pytest.raises(Killed), killed_at("before the journal", 2):
+        predict_file(run, source, output, SILENT)
+    assert fake.asked == blocks[:3]
+    fake.asked.clear()
+    predict_file(run, source, output, SILENT)
+    assert fake.asked == blocks[2:]
 
 
 def stopped(run: Path, tmp_path: Path, blocks: int = 2) -> Path:

@@ -31,8 +31,8 @@ class Block:
 
 class Answerer(Alternative, ABC):
     program = "weitiao.bench.predict_worker"
-    slow = False
-    """Whether it is measured on few rows, for all of them would take too long."""
+    most: int | None = None
+    """Rows that it is measured on, where all of them would take too long."""
     sizes: Mapping[str, Sequence[int]] = {"cpu": (0,), "cuda": (0,)}
     """Rows of a batch that are tried on a device, the fastest is taken; 0 where it decides by itself."""
     size = 0

@@ -15,7 +15,7 @@ import torch
 from weitiao.bench.answerer import ADAPTER, adapted, answerer_class
 from weitiao.bench.equality import LAYERS
 from weitiao.bench.measure import free
-from weitiao.bench.predict_lane import FEW, Lane, spread, tried
+from weitiao.bench.predict_lane import Lane, spread, tried
 from weitiao.bench.predict_rows import OURS, absent_row, told
 from weitiao.bench.questions import Questions, questions
 from weitiao.bench.remote import WorkerFailed, Workers
@@ -102,7 +102,7 @@ def measured(request: PredictRequest, asked: Questions, folder: Path, workers: W
     lanes = []
     for name in present(request):
         kind = answerer_class(name)
-        members = spread(asked, FEW) if kind.slow else range(len(asked.rows))
+        members = spread(asked, kind.most) if kind.most else range(len(asked.rows))
         lane = Lane(name, workers.of(kind), folder, asked, members, tried(kind.sizes[request.device], len(members)))
         lanes.append(lane)
         if guarded(lane, Lane.start):

@@ -13,9 +13,6 @@ from weitiao.bench.answerer import Block
 from weitiao.bench.questions import Questions
 from weitiao.bench.remote import Worker
 
-FEW = 8
-"""Rows that a slow way answers in a block, spread over the lengths of all."""
-
 
 @dataclass
 class Lane:

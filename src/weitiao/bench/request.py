@@ -17,7 +17,7 @@ DEFAULT_SHAPE = {"cuda": "qwen2-1.5b", "cpu": "smollm2-135m"}
 DEFAULT_PROFILES = {"cuda": tuple(PROFILES), "cpu": ("ner",)}
 PREDICTED = ("classification", "ner")
 """Profiles of predictions, unless others are asked for."""
-DEFAULT_ROWS = {"cuda": 1024, "cpu": 32}
+DEFAULT_ROWS = {"cuda": 4096, "cpu": 32}
 DEFAULT_CHECKED = {"cuda": 128, "cpu": 16}
 
 

@@ -309,7 +309,9 @@ class _Run:
     def _begun(self, reading: _Reading) -> Iterator[_Slot]:
         """Those that go on behind their first token."""
         tokens, chances = reading.chosen.told(1)
-        for (at, answer), position, (token,), (chance,) in zip(reading.placed, reading.after, tokens, chances, strict=True):
+        for (at, answer), position, (token,), (chance,) in zip(
+            reading.placed, reading.after, tokens, chances, strict=True
+        ):
             if self._take(answer, token, chance):
                 ids = self.prompts[answer].ids
                 place = self.prefix + len(ids)

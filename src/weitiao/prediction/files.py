@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 BLOCK_ROWS = 1024
 """Rows that are answered and kept at once: enough to fill packs, seconds to minutes of work."""
+ON_A_CARD = 8
+"""So many times as many. When few answers of a block are left, a card has little to do."""
 
 
 def predict_file(
@@ -132,7 +134,7 @@ def _answer(
     decoding: str,
 ) -> None:
     # Before torch is there, which takes seconds: what is wrong with standard input mostly stands in its first rows.
-    block = _block(examples)
+    block = _block(examples, BLOCK_ROWS)
     done.open()
     if not block:
         return
@@ -140,15 +142,19 @@ def _answer(
     predictor = opened(block)
     if total is None and len(block) < BLOCK_ROWS:
         total = len(block)
+    rows = BLOCK_ROWS * (ON_A_CARD if predictor.wants_many else 1)
+    if done.rows:
+        # Blocks end where they would have without an end between them.
+        block += _block(examples, rows - len(block))
     with _progress(screen, total, done.rows) as advance:
         while block:
             answers = predictor.answer(block, advance, decoding)
             done.add(block, list(map(record, block, answers)), sum(map(is_withheld, answers)))
-            block = _block(examples)
+            block = _block(examples, rows)
 
 
-def _block(examples: Iterator[Example]) -> list[Example]:
-    return list(islice(examples, BLOCK_ROWS))
+def _block(examples: Iterator[Example], rows: int) -> list[Example]:
+    return list(islice(examples, rows))
 
 
 def _examples(folder: AdapterFolder, source: str, images: str | None) -> Iterator[Example]:

@@ -129,6 +129,11 @@ class Predictor:
         found.temperature, found.thresholds = folder.told.temperature, folder.told.thresholds
         return found
 
+    @property
+    def wants_many(self) -> bool:
+        """Whether many rows at once are faster than a few hundred. The images of all of them would be kept."""
+        return self.forward.device.type == "cuda" and self.forward.images is None
+
     def predict(
         self,
         rows: Sequence[Mapping[str, Any] | str],

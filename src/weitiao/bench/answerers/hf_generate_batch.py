@@ -15,6 +15,8 @@ PATIENCE = 1.0
 
 
 class HfGenerateBatch(HfGenerate):
+    most = 1024
+
     @classmethod
     def absent(cls, device: str) -> str | None:
         from transformers import GenerationMixin

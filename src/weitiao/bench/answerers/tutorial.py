@@ -9,7 +9,7 @@ from weitiao.bench.hf_generate import HfGenerate
 
 class Tutorial(HfGenerate):
     merged = False
-    slow = True
+    most = 8
     sizes: Mapping[str, Sequence[int]] = {"cpu": (1,), "cuda": (1,)}
 
     def answer(self, members: Sequence[int]) -> None:
