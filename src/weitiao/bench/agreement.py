@@ -25,10 +25,10 @@ def agreement(make: ModelMaker, questions: Questions, count: int) -> dict[str, A
     or of whole answers that are equal."""
     model = adapted(make)
     examples = questions.examples()[:count]
-    plain = _answers(predictor(model, questions, **PLAIN), examples, 1)
+    plain = answered(predictor(model, questions, **PLAIN), examples, 1)
     ours = predictor(model, questions)
     assert ours.forward.fast is not None, ours.forward.slow_because
-    alone, together = _answers(ours, examples, 1), _answers(ours, examples, TOGETHER)
+    alone, together = answered(ours, examples, 1), answered(ours, examples, TOGETHER)
     least = LEAST[str(make.master.dtype).removeprefix("torch.")]
     same, flipped = share_equal(plain, together), 1 - share_equal(alone, together)
     equal = same >= least and flipped <= 1 - least
@@ -54,7 +54,7 @@ def _probabilities(first: Prediction, second: Prediction) -> Iterable[tuple[floa
     return [(first.probability, second.probability)]
 
 
-def _answers(ours: Predictor, examples: Sequence[Any], together: int) -> list[Prediction]:
+def answered(ours: Predictor, examples: Sequence[Any], together: int) -> list[Prediction]:
     """together: rows of a call."""
     starts = range(0, len(examples), together)
     return [answer for start in starts for answer in ours.answer(examples[start : start + together])]
