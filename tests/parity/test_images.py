@@ -28,7 +28,7 @@ from weitiao.engine.image_features import ImageFeatures, PixelReader, image_feat
 from weitiao.model.base import Base, open_base
 from weitiao.prediction.decode import Decoder
 from weitiao.prediction.grammar import GrammarCompiler
-from weitiao.prediction.label_scores import LabelScorer
+from weitiao.prediction.label_scores import Asked, LabelScorer
 from weitiao.tasks.generation import Generation, GenerationExample, GenerationOptions
 from weitiao.types import Choice, Encoded, ImagePart, PlacedImage
 
@@ -305,7 +305,7 @@ def test_labels_behind_images(setup: Setup, tmp_path: Path) -> None:
     encoded = [setup.encoder.prompt(example) for example in examples]
     prefix = common_prefix(encoded)
     rows: list[Prompt] = [prompt_row(e, len(prefix)) for e in encoded]
-    for example, told in zip(examples, scorer.choose(prefix, rows, [Choice(labels)] * len(rows)), strict=True):
+    for example, told in zip(examples, scorer.choose(Asked(prefix, rows, [Choice(labels)] * len(rows))), strict=True):
         sums = []
         for label in labels:
             ids = [*chat.answer_ids(label), chat.stop]

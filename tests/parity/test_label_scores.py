@@ -27,7 +27,7 @@ from weitiao.families.base import families, family_of
 from weitiao.families.chat_format import ChatFormat
 from weitiao.families.tokenizer import TextTokenizer
 from weitiao.prediction import label_sets
-from weitiao.prediction.label_scores import Candidate, LabelScorer
+from weitiao.prediction.label_scores import Asked, Candidate, LabelScorer
 from weitiao.types import Choice
 
 NATS = 1e-4
@@ -125,7 +125,7 @@ def test_hidden_states_of_more_than_one_chunk(setup: Setup, monkeypatch: pytest.
 def test_options_of_each_row(setup: Setup) -> None:
     prefix, asked = prompts()
     options = [LABELS[:1], LABELS[2:7], LABELS[::-1]]
-    answers = setup.scorer().choose(prefix, behind(asked), [Choice(labels) for labels in options])
+    answers = setup.scorer().choose(Asked(prefix, behind(asked), [Choice(labels) for labels in options]))
     for prompt, labels, answer in zip(asked, options, answers, strict=True):
         logs = torch.tensor([setup.label(prefix + prompt, label) for label in labels], dtype=torch.float64)
         wanted = dict(zip(labels, logs.softmax(0).tolist(), strict=True))
@@ -139,9 +139,9 @@ def test_alone_as_among_many(setup: Setup) -> None:
     prefix, asked = prompts()
     many = [asked[at % 3] + (at % 11,) for at in range(40)]
     choices = [Choice(LABELS)] * len(many)
-    together = setup.scorer(300).choose(prefix, behind(many), choices)
+    together = setup.scorer(300).choose(Asked(prefix, behind(many), choices))
     for prompt, answer in zip(many, together, strict=True):
-        [alone] = setup.scorer().choose((), behind([prefix + prompt]), choices[:1])
+        [alone] = setup.scorer().choose(Asked((), behind([prefix + prompt]), choices[:1]))
         assert alone.answer == answer.answer
         assert dict(alone.scores) == pytest.approx(dict(answer.scores), abs=1e-5)
 
@@ -225,8 +225,8 @@ def test_greedy_as_a_decoder_writes(qwen2_folder: Path, batch_tokens: int) -> No
     choices = [Choice(LABELS)] * len(rows)
     done: list[int] = []
     scorer = setup.scorer(batch_tokens)
-    greedy = scorer.choose(prefix, behind(rows), choices, done.append, "greedy")
-    exact = scorer.choose(prefix, behind(rows), choices)
+    greedy = scorer.choose(Asked(prefix, behind(rows), choices, done.append), "greedy")
+    exact = scorer.choose(Asked(prefix, behind(rows), choices))
     assert sum(done) == len(rows)
     for prompt, answer, likeliest in zip(rows, greedy, exact, strict=True):
         assert answer.answer == answer.text == by_a_decoder(setup, prefix + prompt, LABELS)
@@ -320,7 +320,7 @@ def test_several_labels_against_brute_force(many_setup: Setup, monkeypatch: pyte
     rows = [tuple(draw.randrange(780) for _ in range(1 + at % 5)) for at in range(20)]
     done: list[int] = []
     choices = [Choice(MANY, many=True, nothing=NOTHING)] * len(rows)
-    answers = many_setup.scorer(200).choose(prefix, behind(rows), choices, done.append)
+    answers = many_setup.scorer(200).choose(Asked(prefix, behind(rows), choices, done.append))
     assert sum(done) == len(rows)
     seen = set()
     for prompt, answer in zip(rows, answers, strict=True):
@@ -346,15 +346,17 @@ def test_all_labels_in_order_and_none(many_setup: Setup, monkeypatch: pytest.Mon
             return [np.eye(len(offer))[best] * 9 for offer in offers]
 
         monkeypatch.setattr(scorer, "scores", scores)
-        for answer in scorer.choose(prefix, behind(asked), [Choice(MANY, many=True, nothing=NOTHING)] * len(asked)):
+        several = [Choice(MANY, many=True, nothing=NOTHING)] * len(asked)
+        for answer in scorer.choose(Asked(prefix, behind(asked), several)):
             assert (answer.answer, answer.text) == (wanted, text)
 
 
 def test_one_label_and_several_in_one_batch(setup: Setup) -> None:
     prefix, asked = prompts()
     one, many = Choice(LABELS), Choice(MANY, many=True, nothing=NOTHING)
-    mixed = setup.scorer().choose(prefix, behind(asked), [many, one, many])
-    apart = [setup.scorer().choose(prefix, behind([p]), [c])[0] for p, c in zip(asked, [many, one, many], strict=True)]
+    mixed = setup.scorer().choose(Asked(prefix, behind(asked), [many, one, many]))
+    pairs = zip(asked, [many, one, many], strict=True)
+    apart = [setup.scorer().choose(Asked(prefix, behind([p]), [c]))[0] for p, c in pairs]
     assert [answer.answer for answer in mixed] == [answer.answer for answer in apart]
     assert isinstance(mixed[1].answer, str)
     assert isinstance(mixed[0].answer, tuple)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from runs import adapter, lines, lively_model, run_config, trained
 from tiny import small_classification, small_ner, write_rows
 from weitiao.errors import CheckpointError, ConfigError, DataError
 from weitiao.metrics.entities import Entity
+from weitiao.prediction.label_scores import Asked
 from weitiao.prediction.predictor import Predictor
-from weitiao.types import Prediction
+from weitiao.tasks.base import Example
+from weitiao.types import Encoded, Prediction
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +72,44 @@ def test_small_batches(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) ->
         assert dict(first.scores) == pytest.approx(dict(second.scores), abs=1e-5)
 
 
+@pytest.mark.parametrize("ahead", [1, 4, 15])
+def test_rows_encoded_a_few_at_a_time(predictor: Predictor, monkeypatch: pytest.MonkeyPatch, ahead: int) -> None:
+    """Behind the prefix of each few: the answers, in order, of all at once; none is encoded long before its turn."""
+    texts = [TEXTS[at % 3] + "。" * (at % 7) for at in range(15)]
+    examples = [predictor.task.example(_row(text), labelled=False) for text in texts]
+    whole = predictor.answer(examples)
+    encoded: list[int] = []
+    done: list[int] = []
+    prompt = predictor.encoder.prompt
+    told: list[int] = []
+
+    def seen(example: Example) -> Encoded:
+        encoded.append(example.row.line)
+        told.append(sum(done))
+        return prompt(example)
+
+    monkeypatch.setattr(predictor.encoder, "prompt", seen)
+    monkeypatch.setattr("weitiao.prediction.predictor.AHEAD", ahead)
+    for first, second in zip(whole, predictor.answer(examples, done.append), strict=True):
+        assert first.answer == second.answer
+        assert dict(first.scores) == pytest.approx(dict(second.scores), abs=1e-5)
+    assert len(encoded) == sum(done) == 15
+    # Those before the last few are told of, when it is encoded: two groups may be on their way.
+    assert told[-1] >= 15 - 3 * ahead
+
+
 def test_several_prefixes(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows of two long beginnings, and others: answered group by group, in their order, as each is alone."""
     long = [TEXTS[at] * 40 for at in (0, 1)]
     texts = [(long[at % 2] if at % 5 else "") + TEXTS[at % 3] + "。" * (at % 4) for at in range(20)]
     alone = [predictor.predict([text])[0] for text in texts]
     prefixes = []
-    choose = predictor._labels.choose
-    monkeypatch.setattr(predictor._labels, "choose", lambda *args: prefixes.append(args[0]) or choose(*args))
+    answers = predictor._labels.answers
+
+    def told(asks: Iterator[Asked], decoding: str) -> Iterator[list[Prediction]]:
+        return answers((prefixes.append(asked.prefix) or asked for asked in asks), decoding)
+
+    monkeypatch.setattr(predictor._labels, "answers", told)
     monkeypatch.setattr(predictor, "batch_tokens", 256)
     done: list[int] = []
     examples = [predictor.task.example(_row(text), labelled=False) for text in texts]

@@ -138,8 +138,10 @@ def image_places(images: Sequence[PlacedImage]) -> list[int]:
 
 
 def _depths(parents: Sequence[int]) -> list[int]:
-    depths: list[int] = []
-    for parent in parents:
+    # Most of a row is no fork.
+    chain = next((at for at, parent in enumerate(parents) if parent != at - 1), len(parents))
+    depths = list(range(chain))
+    for parent in parents[chain:]:
         depths.append(depths[parent] + 1 if parent >= 0 else 0)
     return depths
 

@@ -16,12 +16,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import accumulate
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 HALF = (torch.bfloat16, torch.float16)
 POWERS = (16, 32, 64, 128)
@@ -34,7 +36,6 @@ SHORT = 512
 """Tokens of the longest row that our own kernels take."""
 BLOCK = 64
 """Queries that a program of theirs takes."""
-BITS = tuple(1 << at for at in range(SHORT))
 
 
 @dataclass(frozen=True)
@@ -99,18 +100,29 @@ def split_layout(
 def _seen(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
     """Words of bits as `SplitLayout.trees` has them, from the parents of each sequence's tokens."""
     total, most = sum(map(len, sequences)), max(map(len, sequences))
-    table = np.zeros((-(-most // 64), total), np.int64)
+    words = -(-most // 64)
+    table, chains = np.zeros((words, total), np.int64), _chains(words)
     start = 0
     for parents in sequences:
-        # Numbers of any length, for it is quicker than numpy for a token's few words. The first is of parent -1.
-        seen = [0]
-        for parent, own in zip(parents, BITS, strict=False):
-            seen.append(seen[parent + 1] | own)
-        words = -(-len(parents) // 64)
-        found = b"".join([token.to_bytes(words * 8, "little") for token in seen[1:]])
-        table[:words, start : start + len(parents)] = np.frombuffer(found, "<i8").reshape(-1, words).T
+        # Most of a row is no fork.
+        chain = next((at for at, parent in enumerate(parents) if parent != at - 1), len(parents))
+        table[:, start : start + chain] = chains[:, :chain]
+        # Numbers of any length, for it is quicker than numpy for a token's few words.
+        seen: list[int] = []
+        for at, parent in enumerate(parents[chain:], chain):
+            before = seen[parent - chain] if parent >= chain else (1 << parent + 1) - 1
+            seen.append(before | 1 << at)
+        found = b"".join([token.to_bytes(words * 8, "little") for token in seen])
+        table[:, start + chain : start + len(parents)] = np.frombuffer(found, "<i8").reshape(-1, words).T
         start += len(parents)
     return torch.from_numpy(table)
+
+
+@lru_cache(maxsize=8)
+def _chains(words: int) -> NDArray[np.int64]:
+    """[words, 64 words]: what each token of a plain sequence sees, itself included."""
+    bits = np.tri(64 * words, dtype=np.uint8)
+    return np.packbits(bits, axis=1, bitorder="little").view("<i8").T.astype(np.int64)
 
 
 @dataclass(frozen=True)

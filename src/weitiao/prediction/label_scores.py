@@ -16,7 +16,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import takewhile
+from itertools import groupby, takewhile
+from operator import itemgetter
 from typing import TypeVar
 
 import numpy as np
@@ -50,68 +51,80 @@ class Candidate:
         return max(len(path) for path in self.paths) - 1
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Prompts behind one prefix, and the labels of each; `advance` is told of rows done."""
+
+    prefix: tuple[int, ...]
+    prompts: Sequence[Prompt]
+    choices: Sequence[Choice]
+    advance: Callable[[int], None] = lambda rows: None
+
+    def of(self, members: Sequence[int]) -> Asked:
+        """Some of the rows."""
+        return replace(self, prompts=[self.prompts[i] for i in members], choices=[self.choices[i] for i in members])
+
+
 class LabelScorer:
     def __init__(self, forward: Forward, chat: ChatFormat, batch_tokens: int) -> None:
         self.forward, self.chat, self.batch_tokens = forward, chat, batch_tokens
         self._answer_ids = lru_cache(maxsize=65_536)(lambda text: tuple(chat.answer_ids(text)))
 
-    def choose(
-        self,
-        prefix: tuple[int, ...],
-        prompts: Sequence[Prompt],
-        choices: Sequence[Choice],
-        advance: Callable[[int], None] = lambda rows: None,
-        decoding: str = "exact",
-    ) -> list[Prediction]:
-        """A prediction for each prompt behind the shared `prefix`; `advance` is told of rows done.
+    def answers(self, asks: Iterable[Asked], decoding: str = "exact") -> Iterator[list[Prediction]]:
+        """A prediction for each prompt of each, in order. On a card, while it computes one, the next is made.
 
         decoding: of one label, see `greedy.py`; several are those whose probability is at least 0.5.
         """
-        ones = [i for i, choice in enumerate(choices) if not choice.many]
-        several = [i for i, choice in enumerate(choices) if choice.many]
-        out: dict[int, Prediction] = {}
-        for members, answer in ((ones, partial(self._one, decoding=decoding)), (several, self._many)):
-            if members:
-                found = answer(prefix, [prompts[i] for i in members], [choices[i] for i in members], advance)
-                out.update(zip(members, found, strict=True))
-        return [out[i] for i in range(len(prompts))]
+        for many, run in groupby(asks, key=lambda ask: any(choice.many for choice in ask.choices)):
+            way = self._one_by_one if many else partial(self._ones, decoding=decoding)
+            yield from way(run)
 
-    def _one(
-        self,
-        prefix: tuple[int, ...],
-        prompts: Sequence[Prompt],
-        choices: Sequence[Choice],
-        advance: Callable[[int], None],
-        decoding: str,
-    ) -> list[Prediction]:
+    def choose(self, asked: Asked, decoding: str = "exact") -> list[Prediction]:
+        """A prediction for each prompt."""
+        [found] = self.answers([asked], decoding)
+        return found
+
+    def _one_by_one(self, asks: Iterable[Asked]) -> Iterator[list[Prediction]]:
+        return map(self._mixed, asks)
+
+    def _mixed(self, asked: Asked) -> list[Prediction]:
+        """Where several labels are wanted of some."""
+        ones = [i for i, choice in enumerate(asked.choices) if not choice.many]
+        several = [i for i, choice in enumerate(asked.choices) if choice.many]
+        out = dict(zip(several, self._many(asked.of(several)), strict=True))
+        if ones:
+            out.update(zip(ones, self.choose(asked.of(ones)), strict=True))
+        return [out[i] for i in range(len(asked.prompts))]
+
+    def _ones(self, asks: Iterable[Asked], decoding: str) -> Iterator[list[Prediction]]:
         stop = (self.chat.stop,)
-        candidates = [tuple(Candidate((self._answer_ids(label) + stop,)) for label in c.labels) for c in choices]
-        if decoding == "greedy":
-            steps = self.steps(prefix, prompts, candidates, advance)
-            scores = [np.array([path.sum() for path in row]) for row in steps]
-            paths = [[candidate.paths[0] for candidate in offers] for offers in candidates]
-            best = [greedy(*both) for both in zip(paths, steps, strict=True)]
-        else:
-            scores = self.scores(prefix, prompts, candidates, advance)
-            best = [int(row.argmax()) for row in scores]
-        return [_picked(choice.labels, _shares(row), at) for choice, row, at in zip(choices, scores, best, strict=True)]
 
-    def _many(
-        self,
-        prefix: tuple[int, ...],
-        prompts: Sequence[Prompt],
-        choices: Sequence[Choice],
-        advance: Callable[[int], None],
-    ) -> list[Prediction]:
-        sets = [LabelSets(choice) for choice in choices]
+        def wanted(ask: Asked) -> _Wanted:
+            offers = [tuple(Candidate((self._answer_ids(label) + stop,)) for label in c.labels) for c in ask.choices]
+            return _Wanted(ask, offers)
+
+        for whole, found in self._read(map(wanted, asks)):
+            if decoding == "greedy":
+                steps = whole.steps(found)
+                scores = [np.array([path.sum() for path in row]) for row in steps]
+                paths = [[candidate.paths[0] for candidate in offers] for offers in whole.candidates]
+                best = [greedy(*both) for both in zip(paths, steps, strict=True)]
+            else:
+                scores = whole.scores(found)
+                best = [int(row.argmax()) for row in scores]
+            picked = zip(whole.asked.choices, scores, best, strict=True)
+            yield [_picked(choice.labels, _shares(row), at) for choice, row, at in picked]
+
+    def _many(self, asked: Asked) -> list[Prediction]:
+        sets = [LabelSets(choice) for choice in asked.choices]
         while open_rows := [i for i, walk in enumerate(sets) if not walk.done]:
             stems, offers = zip(*(self._continuations(sets[i]) for i in open_rows), strict=True)
-            asked = [prompts[i] for i in open_rows]
-            starts = [replace(prompt, ids=prompt.ids + stem) for prompt, stem in zip(asked, stems, strict=True)]
-            for i, row in zip(open_rows, self.scores(prefix, starts, offers), strict=True):
+            prompts = [asked.prompts[i] for i in open_rows]
+            starts = [replace(prompt, ids=prompt.ids + stem) for prompt, stem in zip(prompts, stems, strict=True)]
+            for i, row in zip(open_rows, self.scores(asked.prefix, starts, offers), strict=True):
                 sets[i].look(_shares(row))
                 if sets[i].done:
-                    advance(1)
+                    asked.advance(1)
         return [_several(walk) for walk in sets]
 
     def _continuations(self, walk: LabelSets) -> tuple[tuple[int, ...], tuple[Candidate, ...]]:
@@ -138,46 +151,25 @@ class LabelScorer:
         advance: Callable[[int], None] = lambda rows: None,
     ) -> list[Scores]:
         """Log-probability of each candidate behind its prompt: float64 [candidates] a prompt, in nats."""
-        out = [np.empty(len(offers)) for offers in candidates]
-        for i, part, tree, read in self._read(prefix, prompts, candidates, advance):
-            out[i][part] = tree.scores(read)
-        return out
+        [(whole, found)] = self._read([_Wanted(Asked(prefix, prompts, (), advance), candidates)])
+        return whole.scores(found)
 
-    def steps(
-        self,
-        prefix: tuple[int, ...],
-        prompts: Sequence[Prompt],
-        candidates: Sequence[tuple[Candidate, ...]],
-        advance: Callable[[int], None] = lambda rows: None,
-    ) -> list[list[Scores]]:
-        """The same token by token, of candidates with one path each: float64 [tokens of the path] each, in nats."""
-        out = [[np.empty(0)] * len(offers) for offers in candidates]
-        for i, part, tree, read in self._read(prefix, prompts, candidates, advance):
-            out[i][part] = tree.steps(read)
-        return out
+    def _read(self, wanted: Iterable[_Wanted]) -> Iterator[tuple[_Wanted, list[_Found]]]:
+        """Of each, in order, what was read of every candidate."""
 
-    def _read(
-        self,
-        prefix: tuple[int, ...],
-        prompts: Sequence[Prompt],
-        candidates: Sequence[tuple[Candidate, ...]],
-        advance: Callable[[int], None],
-    ) -> Iterator[tuple[int, slice, _Tree, Scores]]:
-        """(prompt, which of its candidates, their tree, log-probabilities read there), each candidate once."""
-        pieces = [
-            (i, part)
-            for i, offers in enumerate(candidates)
-            for part in _parts(offers, self.batch_tokens - len(prefix) - len(prompts[i].ids))
-        ]
-        trees = [_tree(candidates[i][part]) for i, part in pieces]
-        rows = [_row(prompts[i], tree) for (i, _), tree in zip(pieces, trees, strict=True)]
-        packs = pack(prefix, rows, self.batch_tokens)
-        launched = ((members, self._launch(packed, [trees[m] for m in members])) for packed, members in packs)
+        def launched() -> Iterator[tuple[_Wanted, _Pieces, list[int], Callable[[], list[Scores]]]]:
+            for whole in wanted:
+                pieces = _Pieces(whole, self.batch_tokens)
+                for packed, members in pack(whole.asked.prefix, pieces.rows, pieces.room):
+                    yield whole, pieces, members, self._launch(packed, [pieces.trees[m] for m in members])
+
         # A card need not wait for the host, which reads a pack while the next one is computed.
-        for members, found in _one_behind(launched):
-            for member, read in zip(members, found(), strict=True):
-                yield *pieces[member], trees[member], read
-            advance(sum(pieces[m][1].start == 0 for m in members))
+        for whole, parts in groupby(_one_behind(launched()), key=itemgetter(0)):
+            found: list[_Found] = []
+            for _, pieces, members, read in parts:
+                found += [(*pieces.places[m], pieces.trees[m], one) for m, one in zip(members, read(), strict=True)]
+                whole.asked.advance(sum(pieces.places[m][1].start == 0 for m in members))
+            yield whole, found
 
     @torch.inference_mode()
     def _launch(self, packed: Pack, trees: Sequence[_Tree]) -> Callable[[], list[Scores]]:
@@ -229,6 +221,50 @@ class _Tree:
 
     def steps(self, read: Scores) -> list[Scores]:
         return np.split(read, np.flatnonzero(np.diff(self.read_paths)) + 1)
+
+
+_Found = tuple[int, slice, _Tree, Scores]
+"""A prompt, some of its candidates, their tree, log-probabilities that were read there."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Wanted:
+    """What is read behind each prompt; the labels of `asked` are not looked at."""
+
+    asked: Asked
+    candidates: Sequence[tuple[Candidate, ...]]
+
+    def scores(self, found: Iterable[_Found]) -> list[Scores]:
+        """Log-probability of each candidate: float64 [candidates] a prompt, in nats."""
+        out = [np.empty(len(offers)) for offers in self.candidates]
+        for i, part, tree, read in found:
+            out[i][part] = tree.scores(read)
+        return out
+
+    def steps(self, found: Iterable[_Found]) -> list[list[Scores]]:
+        """The same token by token, of candidates with one path each: float64 [tokens of the path] each."""
+        out = [[np.empty(0)] * len(offers) for offers in self.candidates]
+        for i, part, tree, read in found:
+            out[i][part] = tree.steps(read)
+        return out
+
+
+class _Pieces:
+    """Rows of packs: a prompt with a tree of as many of its candidates as fit. room: tokens of a pack."""
+
+    def __init__(self, wanted: _Wanted, batch_tokens: int) -> None:
+        asked = wanted.asked
+        self.places = [
+            (i, part)
+            for i, offers in enumerate(wanted.candidates)
+            for part in _parts(offers, batch_tokens - len(asked.prefix) - len(asked.prompts[i].ids))
+        ]
+        self.trees = [_tree(wanted.candidates[i][part]) for i, part in self.places]
+        self.rows = [_row(asked.prompts[i], tree) for (i, _), tree in zip(self.places, self.trees, strict=True)]
+        # As few packs as hold them, of about one size.
+        sizes = [len(row.ids) for row in self.rows]
+        packs = -(-sum(sizes) // max(1, batch_tokens - len(asked.prefix) - max(sizes) // 2))
+        self.room = min(batch_tokens, len(asked.prefix) + sum(sizes) // packs + max(sizes))
 
 
 @lru_cache(maxsize=4096)

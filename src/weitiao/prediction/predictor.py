@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -31,7 +32,7 @@ from weitiao.prediction.calibration import given, with_temperature
 from weitiao.prediction.decode import Decoded, Decoder
 from weitiao.prediction.grammar import GrammarCompiler, Guide
 from weitiao.prediction.greedy import refuse_decoding
-from weitiao.prediction.label_scores import LabelScorer
+from weitiao.prediction.label_scores import Asked, LabelScorer
 from weitiao.prediction.thresholds import with_thresholds
 from weitiao.prediction.token_places import TokenPlaces
 from weitiao.prediction.windows import Advance, Windows
@@ -42,6 +43,10 @@ from weitiao.types import Choice, Constraint, Encoded, Grammar, Prediction, Row
 
 BATCH_TOKENS = {"cuda": 16_384, "cpu": 4096}
 """Tokens of a prediction batch, unless the config says otherwise."""
+LARGE = 40 * 2**30
+"""Bytes of a card on which twice as many are computed at once: the host has half as many kernels to start."""
+AHEAD = 1024
+"""Rows that are encoded at once, where a card may compute others meanwhile."""
 SLOTS = 16
 """Times as many may lie in the slots of answers that are being written, if the card has room: K and V take less than
 what is computed."""
@@ -84,8 +89,7 @@ class Predictor:
         base = model.get_base_model()
         weight = base.get_output_embeddings().weight
         self.forward = Forward(base, choose_way(attention, weight.device, weight.dtype), images, fast_layer, triton)
-        kind = weight.device.type if weight.device.type in BATCH_TOKENS else "cpu"
-        self.batch_tokens = batch_tokens or BATCH_TOKENS[kind]
+        self.batch_tokens = batch_tokens or _batch_tokens(weight.device)
         chat = encoder.chat
         self._labels = LabelScorer(self.forward, chat, self.batch_tokens)
         self._grammars = GrammarCompiler(chat.tokenizer, weight.shape[0], chat.stop)
@@ -171,8 +175,8 @@ class Predictor:
         self.model.eval()
         try:
             with torch.inference_mode(), self.forward.steady():
-                asked = Windows(self.encoder, examples)
-                answers = asked.merged(self._answer(asked.rows, asked.encoded, asked.counted(advance), decoding))
+                way = self._labelled if self.task.lists_labels else self._written
+                answers = way(examples, advance, decoding)
         finally:
             self.model.train(was_training)
             if was_training:
@@ -191,25 +195,52 @@ class Predictor:
         finally:
             self.temperature, self.thresholds = fitted
 
-    def _answer(
-        self, examples: Sequence[Example], encoded: Sequence[Encoded], advance: Advance, decoding: str
-    ) -> list[Prediction]:
+    def _labelled(self, examples: Sequence[Example], advance: Advance, decoding: str) -> list[Prediction]:
+        """By the scores of labels. While a card computes some rows, the next ones are encoded."""
+        windows: list[tuple[Windows, dict[int, Prediction]]] = []
+        coming: deque[tuple[dict[int, Prediction], Sequence[int]]] = deque()
+
+        def asks() -> Iterator[Asked]:
+            for start in range(0, len(examples), AHEAD):
+                asked = Windows(self.encoder, examples[start : start + AHEAD])
+                found: dict[int, Prediction] = {}
+                windows.append((asked, found))
+                constraints, counted = self._constraints(asked.rows), asked.counted(advance)
+                for prefix, members, prompts in self._behind_prefixes(asked.encoded):
+                    coming.append((found, members))
+                    choices = [constraint for i in members if isinstance(constraint := constraints[i], Choice)]
+                    yield Asked(prefix, prompts, choices, counted)
+
+        for answers in self._labels.answers(asks(), decoding):
+            found, members = coming.popleft()
+            found.update(zip(members, answers, strict=True))
+        return [
+            answer for asked, found in windows for answer in asked.merged([found[i] for i in range(len(asked.rows))])
+        ]
+
+    def _written(self, examples: Sequence[Example], advance: Advance, decoding: str) -> list[Prediction]:
+        """Token by token."""
+        asked = Windows(self.encoder, examples)
+        constraints, counted = self._constraints(asked.rows), asked.counted(advance)
+        out: dict[int, Prediction] = {}
+        for prefix, members, prompts in self._behind_prefixes(asked.encoded):
+            limits, rows = [constraints[i] for i in members], [asked.rows[i] for i in members]
+            out.update(zip(members, self._decode(prefix, prompts, limits, rows, counted), strict=True))
+        return asked.merged([out[i] for i in range(len(asked.rows))])
+
+    def _constraints(self, rows: Sequence[Example]) -> list[Constraint]:
+        normalize = self.encoder.chat.tokenizer.normalize
+        return [self.task.constraint(row, normalize) for row in rows]
+
+    def _behind_prefixes(
+        self, encoded: Sequence[Encoded]
+    ) -> Iterator[tuple[tuple[int, ...], Sequence[int], list[Prompt]]]:
+        """Each shared prefix, the rows behind it, and what they ask there."""
         if self.forward.images is not None:
             self.forward.images.prepare([image for e in encoded for image in e.images])
-        normalize = self.encoder.chat.tokenizer.normalize
-        constraints = [self.task.constraint(example, normalize) for example in examples]
-        choices = [c for c in constraints if isinstance(c, Choice)]
-        out: dict[int, Prediction] = {}
         # Kernel by kernel, a batch of few rows takes about as long as a full one.
         for prefix, members in prefix_groups(encoded, len(encoded), pack_cost=self.batch_tokens):
-            prompts = [prompt_row(encoded[i], len(prefix), self.encoder.chat.lead) for i in members]
-            if len(choices) == len(examples):
-                found = self._labels.choose(prefix, prompts, [choices[i] for i in members], advance, decoding)
-            else:
-                limits, asked = [constraints[i] for i in members], [examples[i] for i in members]
-                found = self._decode(prefix, prompts, limits, asked, advance)
-            out.update(zip(members, found, strict=True))
-        return [out[i] for i in range(len(examples))]
+            yield prefix, members, [prompt_row(encoded[i], len(prefix), self.encoder.chat.lead) for i in members]
 
     def _decode(
         self,
@@ -253,6 +284,12 @@ class Predictor:
             for start, end in parts
         ]
         return Prediction(answer, text, probability, parts=tuple(chances))
+
+
+def _batch_tokens(device: torch.device) -> int:
+    tokens = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])
+    large = device.type == "cuda" and torch.cuda.get_device_properties(device).total_memory >= LARGE
+    return 2 * tokens if large else tokens
 
 
 def _exp(log_probability: float) -> float:

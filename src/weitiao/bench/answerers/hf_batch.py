@@ -8,7 +8,7 @@ from weitiao.bench.hf_generate import HfGenerate
 
 
 class HfBatch(HfGenerate):
-    most = 1024
+    most = 512
     sizes: Mapping[str, Sequence[int]] = {"cpu": (1, 8, 16, 32), "cuda": (64, 256, 512)}
 
     def answer(self, members: Sequence[int]) -> None:
