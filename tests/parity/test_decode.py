@@ -205,6 +205,24 @@ def test_a_decoder_answers_again(setup: Setup) -> None:
 
 
 @pytest.mark.usefixtures("_recorded_on_a_host")
+def test_few_long_rows_and_many_short_ones_in_turn(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are recorded once for both."""
+    if not setup.fast:
+        pytest.skip("layers of transformers are not recorded")
+    monkeypatch.setattr(decode, "ROOM", 1)
+    monkeypatch.setattr(slots, "ROUNDED", 1)
+    decoder = Decoder(Forward(setup.ours, fast=True), setup.encoder.chat.stop, BUDGET)
+    decoder.recorded = True
+    by_length = sorted(TEXTS, key=len)
+    seen = []
+    for rows, count in ((by_length[-2:], 1), (by_length[:4], 3), (by_length[-2:], 1), (by_length[:4], 2)):
+        setup.assert_equal(rows, setup.decode(rows, slots=count, decoder=decoder))
+        seen.append(decoder._steps)
+    assert seen[1] is not seen[0], "a third of the slots is too few"
+    assert seen[1] is seen[2] is seen[3], "there is room for the long ones, too"
+
+
+@pytest.mark.usefixtures("_recorded_on_a_host")
 @pytest.mark.parametrize("recorded", [False, True], ids=["one by one", "recorded"])
 def test_by_kernels(setup: Setup, recorded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a card, with adapters that were brought up to date once; where steps are recorded, in two groups that lie

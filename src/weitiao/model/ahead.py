@@ -31,7 +31,7 @@ def import_ahead(modules: tuple[str, ...], card: bool = False) -> threading.Thre
     """A thread that is on its way. What goes wrong there goes wrong again, and is told, where it is needed."""
 
     def work() -> None:
-        with _nothing_collected():
+        with nothing_collected():
             for name in modules:
                 with contextlib.suppress(Exception):
                     importlib.import_module(name)
@@ -47,8 +47,9 @@ def import_ahead(modules: tuple[str, ...], card: bool = False) -> threading.Thre
 
 
 @contextlib.contextmanager
-def _nothing_collected() -> Iterator[None]:
-    """Of what an import makes, nothing is garbage, and to look for it again and again takes a quarter of the time."""
+def nothing_collected() -> Iterator[None]:
+    """Without looking for cycles of garbage: imports, and answers to rows, leave none. During imports it takes a
+    quarter of the time; with torch in memory, each look takes tenths of a second, in which a card has nothing to do."""
     enabled = gc.isenabled()
     gc.disable()
     try:

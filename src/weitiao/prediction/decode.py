@@ -88,9 +88,8 @@ class Decoder:
         longest = max(len(prompt.ids) for prompt in prompts)
         answer = min(self.budget, max(longest, ROOM if self.recorded else 0))
         tokens = len(prefix) + longest + answer + WIDE
-        slots = min(slots, len(prompts), self._most(tokens))
-        steps = self._steps_for(slots, tokens)
-        run = _Run(self, steps, slots, prefix, prompts, guide, spent, done)
+        steps = self._steps_for(min(slots, len(prompts)), tokens)
+        run = _Run(self, steps, min(slots, len(prompts), steps.cache.slots), prefix, prompts, guide, spent, done)
         while run.waiting or run.reading or run.active:
             run.step()
         return run.out
@@ -99,8 +98,6 @@ class Decoder:
         """Slots of so many tokens that pay, and fit on the card."""
         if self.forward.device.type != "cuda":
             return MOST["cpu"]
-        if self._steps is not None:
-            return MOST["cuda"]
         free, _ = torch.cuda.mem_get_info(self.forward.device)
         free += torch.cuda.memory_reserved(self.forward.device) - torch.cuda.memory_allocated(self.forward.device)
         config = self.forward.body.config
@@ -113,10 +110,15 @@ class Decoder:
         self._steps = None
 
     def _steps_for(self, slots: int, tokens: int) -> Steps:
-        kept = self._steps
-        if kept is None or kept.cache.slots < slots or kept.cache.length <= tokens:
-            self._steps = None  # its memory is free before there is more
-            kept = Steps(self.forward, SlotCache(slots, tokens), self.recorded)
+        """With at most so many slots, of as many tokens at least. What is kept will do if it has half as many slots:
+        to record all steps anew takes longer."""
+        kept, self._steps = self._steps, None
+        if kept is None or 2 * kept.cache.slots < slots or kept.cache.length <= tokens:
+            # Rows of the sizes that were asked for before may come again.
+            long = max(tokens, kept.cache.length) if kept else tokens
+            kept = None  # its memory is free before there is more
+            length = long if self._most(long) >= slots else tokens
+            kept = Steps(self.forward, SlotCache(min(slots, self._most(length)), length), self.recorded)
         if self.recorded:
             self._steps = kept
         return kept

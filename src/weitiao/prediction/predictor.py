@@ -24,6 +24,7 @@ from weitiao.engine.bare import open_bare
 from weitiao.engine.forward import Forward
 from weitiao.engine.image_features import ImageFeatures, image_features
 from weitiao.model.adapter import open_adapter
+from weitiao.model.ahead import nothing_collected
 from weitiao.model.load import choose_device, choose_dtype, load_model
 from weitiao.model.merge import Merged
 from weitiao.model.placement import place
@@ -174,7 +175,7 @@ class Predictor:
         was_training = self.model.training
         self.model.eval()
         try:
-            with torch.inference_mode(), self.forward.steady():
+            with torch.inference_mode(), self.forward.steady(), nothing_collected():
                 way = self._labelled if self.task.lists_labels else self._written
                 answers = way(examples, advance, decoding)
         finally:

@@ -9,7 +9,7 @@ from weitiao.bench.hf_generate import HfGenerate
 
 class HfBatch(HfGenerate):
     most = 512
-    sizes: Mapping[str, Sequence[int]] = {"cpu": (1, 8, 16, 32), "cuda": (64, 256, 512)}
+    sizes: Mapping[str, Sequence[int]] = {"cpu": (1, 8, 16, 32), "cuda": (256, 512)}
 
     def answer(self, members: Sequence[int]) -> None:
         """The longest first, so that what does not fit is known at once."""
