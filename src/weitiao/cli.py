@@ -188,6 +188,21 @@ def demo(
     start(Path(output_dir), seed)
 
 
+@app.command()
+def doctor(
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no server.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what this machine is and what about it is to mend: driver, cards, torch, disk, hubs, versions."""
+    from weitiao.doctor.findings import findings
+    from weitiao.doctor.gather import gather
+    from weitiao.doctor.text import as_json as json_of
+    from weitiao.doctor.text import as_text
+
+    facts = gather(offline)
+    print((json_of if as_json else as_text)(facts, findings(facts)))
+
+
 @data_app.command("fetch")
 def data_fetch(
     name: Annotated[str, typer.Argument(help="Name of the data set.")],
