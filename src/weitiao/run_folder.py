@@ -183,6 +183,10 @@ class RunFolder:
         found = [p for p in self.path.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
         return sorted(found, key=lambda p: int(p.name.removeprefix("checkpoint-")))
 
+    @property
+    def steps_of_checkpoints(self) -> list[int]:
+        return [int(path.name.removeprefix("checkpoint-")) for path in self._checkpoints()]
+
     def newest_checkpoint(self) -> Path | None:
         """The newest checkpoint whose files are all there and whole."""
         return next((path for path in reversed(self._checkpoints()) if damage(path) is None), None)

@@ -27,6 +27,7 @@ COMMANDS = (
     ["bench"],
     ["bench", "train"],
     ["doctor"],
+    ["runs"],
 )
 HEAVY = ("torch", "transformers", "peft", "accelerate", "sklearn", "scipy", "numpy", "pyarrow", "httpx")
 
