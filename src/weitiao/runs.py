@@ -120,7 +120,8 @@ def _disk(folder: Path) -> tuple[int, float]:
 
 
 def runs_table(runs: Sequence[Listed], folder: Path) -> Table:
-    table = Table(title=f"{len(runs)} runs in {folder}", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+    table = Table(title=f"{count} in {folder}", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for name, least in (("run", 8), ("task", 8), ("model", 8), ("metric", 13)):
         table.add_column(name, overflow="fold", min_width=least)
     table.add_column("rows", justify="right", no_wrap=True)

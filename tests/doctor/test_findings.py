@@ -11,8 +11,9 @@ import pytest
 
 from weitiao.doctor.builds import OLDEST_TORCH, build_for
 from weitiao.doctor.facts import Card, Disk, Driver, Facts, Site, Torch, numbers
-from weitiao.doctor.findings import findings, tier
+from weitiao.doctor.findings import ENGINE, findings, tier
 from weitiao.doctor.text import as_json, as_text
+from weitiao.engine.attention_plan import OLDEST
 
 H100 = Card("NVIDIA H100 80GB HBM3", 79.6, "9.0")
 T4 = Card("Tesla T4", 15.0, "7.5")
@@ -139,6 +140,7 @@ def test_a_t4_takes_the_plain_path() -> None:
     assert tier(T4).startswith("plain")
     assert tier(H100) == tier(B200) == "engine"
     assert tier(replace(T4, capability=None)) == "unknown"
+    assert ENGINE == OLDEST, "what the engine itself asks for"
 
 
 def test_a_card_without_kernels() -> None:
