@@ -31,7 +31,20 @@ app.add_typer(bench_app, name="bench")
 
 INTERRUPTED = 130
 
-Config = Annotated[str, typer.Argument(help="Path of a YAML file, or the name of a shipped config.", metavar="CONFIG")]
+
+def _configs(incomplete: str) -> list[str]:
+    """What a shell offers for CONFIG: shipped names and YAML files here; where none fits, it offers files itself."""
+    shipped = sorted(path.stem for path in (Path(__file__).parent / "configs").glob("*.yaml"))
+    here = sorted(path.name for path in Path().glob("*.y*ml"))
+    return [name for name in (*here, *shipped) if name.startswith(incomplete)]
+
+
+Config = Annotated[
+    str,
+    typer.Argument(
+        help="Path of a YAML file, or the name of a shipped config.", metavar="CONFIG", autocompletion=_configs
+    ),
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value …", metavar="[KEY=VALUE]...")]
 Run = Annotated[Path, typer.Argument(help="A run folder (or an adapter or checkpoint folder).", metavar="RUN")]
 
@@ -186,6 +199,41 @@ def demo(
     from weitiao.demo import demo as start
 
     start(Path(output_dir), seed)
+
+
+@app.command()
+def doctor(
+    offline: Annotated[bool, typer.Option("--offline", help="Ask no server.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what this machine is and what about it is to mend: driver, cards, torch, disk, hubs, versions."""
+    from weitiao.doctor.findings import findings
+    from weitiao.doctor.gather import gather
+    from weitiao.doctor.text import as_json as json_of
+    from weitiao.doctor.text import as_text
+
+    facts = gather(offline)
+    print((json_of if as_json else as_text)(facts, findings(facts)))
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(help="A folder that holds run folders.", metavar="[FOLDER]")] = Path(
+        "output"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """List the runs below a folder: task, model, headline metric, how far each has come, size."""
+    from weitiao.runs import WIDTH, runs_below, runs_table
+
+    found = runs_below(folder)
+    if as_json:
+        print(json.dumps([vars(run) for run in found], ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+
+    table = runs_table(found, folder)
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
 
 
 @data_app.command("fetch")

@@ -142,6 +142,11 @@ class TrainingSection(Section):
     """Steps between two lines of `log.jsonl`; a non-finite gradient is noticed here."""
     save_steps: int = Field(100, ge=1)
     """Steps between two checkpoints; one more is saved at the end."""
+    keep_checkpoints: int = Field(2, ge=1)
+    """How many of the last checkpoints stay on disk; the best one stays besides."""
+    on_cpu: Literal["refuse", "allow"] = "refuse"
+    """Whether a model of more than a billion parameters may be trained on a CPU, which takes days: `refuse` says how
+    long, `allow` does it."""
 
 
 class EvaluationSection(Section):

@@ -3,7 +3,7 @@
     output/<name>/config.yaml          the resolved config
                   data.json            hashes of the data files, and the splits' sizes
                   log.jsonl            one line per log interval and evaluation: the source of truth
-                  checkpoint-N/        adapter + optimizer state; the last two and the best
+                  checkpoint-N/        adapter + optimizer state; the last ones and the best
                   adapter/             the best adapter
                   metrics.json         present when the run is finished
                   predictions.jsonl    the test rows with their predictions
@@ -31,6 +31,8 @@ from pydantic import Field
 from weitiao.config import SCHEMA_VERSION, RunConfig, Section, dump_yaml, load_config, validated
 from weitiao.errors import CheckpointError, ConfigError
 
+NO_RESULT: dict[str, Any] = {"tracking": True, "training": {"keep_checkpoints", "on_cpu"}}
+"""Of a config, what changes no result."""
 MANIFEST = "files.json"
 TASK_FILE = "task.json"
 
@@ -156,9 +158,9 @@ class RunFolder:
     def refuse_other(self, config: RunConfig, data: dict[str, Any]) -> None:
         """ConfigError with the difference when the folder belongs to another config or to other data.
 
-        Another `tracking` section is no other run: it changes no result.
+        What changes no result makes no other run: `tracking`, how many checkpoints are kept, leave to use a CPU.
         """
-        before, after = (c.model_dump(mode="json", exclude={"tracking"}) for c in (self.read_config(), config))
+        before, after = (c.model_dump(mode="json", exclude=NO_RESULT) for c in (self.read_config(), config))
         changes = [*_differences(before, after), *_differences(self.read_data(), data)]
         if changes:
             shown = "; ".join(changes[:4]) + ("; …" if len(changes) > 4 else "")
@@ -170,19 +172,29 @@ class RunFolder:
     def checkpoint(self, step: int) -> Path:
         return self.path / f"checkpoint-{step}"
 
+    @property
+    def bytes_of_adapters(self) -> int:
+        """What the adapter and the checkpoints that are here take on the disk."""
+        folders = [self.adapter, *self._checkpoints()]
+        return sum(path.stat().st_size for folder in folders for path in folder.rglob("*") if path.is_file())
+
     def _checkpoints(self) -> list[Path]:
         """Checkpoint folders, oldest first."""
         found = [p for p in self.path.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
         return sorted(found, key=lambda p: int(p.name.removeprefix("checkpoint-")))
 
+    @property
+    def steps_of_checkpoints(self) -> list[int]:
+        return [int(path.name.removeprefix("checkpoint-")) for path in self._checkpoints()]
+
     def newest_checkpoint(self) -> Path | None:
         """The newest checkpoint whose files are all there and whole."""
         return next((path for path in reversed(self._checkpoints()) if damage(path) is None), None)
 
-    def keep_checkpoints(self, best_step: int | None) -> None:
-        """Remove all but the last two and the best."""
+    def keep_checkpoints(self, best_step: int | None, last: int) -> None:
+        """Remove all but the last ones and the best."""
         best = self.checkpoint(best_step) if best_step is not None else None
-        for path in self._checkpoints()[:-2]:
+        for path in self._checkpoints()[:-last]:
             if path != best:
                 shutil.rmtree(path, ignore_errors=True)
 

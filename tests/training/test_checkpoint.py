@@ -217,6 +217,19 @@ def test_the_last_two_and_the_best_are_kept(qwen2_folder: Path, classification_f
     assert same_bits(adapter(run), adapter(run / f"checkpoint-{best}"))
 
 
+@pytest.mark.parametrize("last", [1, 4])
+def test_as_many_of_the_last_are_kept_as_asked_for(
+    last: int, qwen2_folder: Path, classification_file: Path, tmp_path: Path
+) -> None:
+    config = run_config(
+        tmp_path, qwen2_folder, classification_file, "training.save_steps=1", f"training.keep_checkpoints={last}"
+    )
+    run = trained(config)
+    assert checkpoints(run) == [f"checkpoint-{step}" for step in range(7 - last, 7)]
+    other = run_config(tmp_path, qwen2_folder, classification_file, "training.save_steps=1", "training.on_cpu=allow")
+    assert train(other, screen=SILENT)["systems"] == {}, "how many are kept makes no other run"
+
+
 def test_a_finished_run_that_lost_its_adapter_says_so(
     qwen2_folder: Path, classification_file: Path, tmp_path: Path
 ) -> None:

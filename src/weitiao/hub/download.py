@@ -40,8 +40,7 @@ def download(
     root: folder of the hub's cache. found: what this disk has of it, as the begin of a sentence. snapshot: a folder
     that has a part of the files. Raises ModelError or DataError, by the repository's kind.
     """
-    variable = next((name for name in _OFFLINE[hub] if os.environ.get(name, "").upper() in _TRUE), None)
-    if variable:
+    if variable := offline(hub):
         raise _error(repository)(f"{found}, and {variable} is set; unset it, or {_elsewhere(repository, path)}")
     remote = _client(hub)(repository, root, snapshot)
     try:
@@ -51,6 +50,11 @@ def download(
     except Refused as refusal:
         raise _error(repository)(_told(refusal, hub, remote.endpoint, repository, root, found, path)) from None
     return folder / path if path else folder
+
+
+def offline(hub: str) -> str | None:
+    """The variable that forbids downloads from a hub here, or None."""
+    return next((name for name in _OFFLINE[hub] if os.environ.get(name, "").upper() in _TRUE), None)
 
 
 def _client(hub: str) -> Callable[[Repository, Path, Path | None], Remote]:

@@ -72,6 +72,12 @@ class IndexClient:
             return json_links(response.json(), str(response.url))
         return html_links(response.text, str(response.url))
 
+    def status(self, project: str) -> int:
+        """The HTTP status of the page of `project`, asked for once."""
+        url = f"{self.index.rstrip('/')}/{project}/"
+        with self._client.stream("GET", url, headers={"Accept": _ACCEPT}, auth=self._auth) as response:
+            return response.status_code
+
     def download(self, url: str, part: Path, progress: Progress) -> None:
         """Write the file to `part`, going on behind the bytes that `part` already holds where the server can."""
         if url.startswith("file:"):

@@ -88,11 +88,16 @@ class Run:
     @property
     def steps(self) -> int | None:
         """Steps that the run takes when nothing stops it early."""
-        rows = self.facts.get("rows", {}).get("train")
-        section = self.config.training
-        if section.max_steps or not rows:
-            return section.max_steps
-        return max(1, round(section.num_train_epochs * steps_per_epoch(rows, section.samples_per_step)))
+        return planned_steps(self.config, self.facts)
+
+
+def planned_steps(config: RunConfig, facts: Mapping[str, Any]) -> int | None:
+    """By a config and `data.json`; None where these do not say."""
+    rows = facts.get("rows", {}).get("train")
+    section = config.training
+    if section.max_steps or not rows:
+        return section.max_steps
+    return max(1, round(section.num_train_epochs * steps_per_epoch(rows, section.samples_per_step)))
 
 
 def read_run(path: str | Path) -> Run:

@@ -28,14 +28,14 @@ def machine(device: Any) -> dict[str, Any]:
     import torch
 
     facts: dict[str, Any] = {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processor": processor(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
-        "memory_gib": _memory(),
+        "memory_gib": memory(),
         "system": platform.platform(terse=True),
         "device": str(device),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in LIBRARIES},
+        "versions": {name: version(name) for name in LIBRARIES},
     }
     if device.type == "cuda":
         card = torch.cuda.get_device_properties(device)
@@ -59,7 +59,12 @@ def peak_memory(device: Any) -> dict[str, float]:
     return found
 
 
-def _processor() -> str:
+def cores() -> int | None:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():
         names = [line for line in cpuinfo.read_text("utf-8", "replace").splitlines() if line.startswith("model name")]
@@ -68,14 +73,15 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _memory() -> float | None:
+def memory() -> float | None:
+    """In GiB."""
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB, 1)
     except (AttributeError, ValueError, OSError):  # not on Windows
         return None
 
 
-def _version(name: str) -> str | None:
+def version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:

@@ -309,4 +309,4 @@ class Loop:
     def _save(self, folder: RunFolder, told: TaskFile) -> None:
         self._refuse_non_finite()
         save_checkpoint(folder.checkpoint(self.progress.step), self.model, told, self.optimizer, self.progress)
-        folder.keep_checkpoints(self.progress.best_step)
+        folder.keep_checkpoints(self.progress.best_step, self.config.training.keep_checkpoints)

@@ -28,6 +28,7 @@ from weitiao.run_folder import TASK_FILE, BaseName, RunFolder, TaskFile, damage,
 from weitiao.tasks.base import Example, Task
 from weitiao.tracking.screen import Screen
 from weitiao.training.checkpoint import load_weights
+from weitiao.training.disk import checkpoints_at_most, told_disk
 from weitiao.training.loop import Evaluate, Loop
 from weitiao.types import Encoded, PlacedImage
 
@@ -127,6 +128,12 @@ def loop(
     if made.fit.bytes_per_token:
         screen.note(f"packs of {made.fit.tokens:,} tokens, of {made.fit.bytes_per_token / 2**20:.2f} MiB each")
     return made
+
+
+def disk(config: RunConfig, run: RunFolder, loop: Loop) -> str:
+    """What the run takes on the disk; ConfigError when it has no room."""
+    adapter = sum(parameter.numel() * parameter.element_size() for parameter in loop.parameters)
+    return told_disk(config, run, adapter, checkpoints_at_most(config, loop.total, loop.per_epoch))
 
 
 def evaluation(config: RunConfig, task: Task, predictor: Predictor, splits: Splits, screen: Screen) -> Evaluate | None:

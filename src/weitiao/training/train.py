@@ -9,7 +9,7 @@ from typing import Any
 
 from weitiao.config import SCHEMA_VERSION, RunConfig, load_config
 from weitiao.data.encode import Encoder, shortening_note
-from weitiao.data.prefix import prefix_groups
+from weitiao.data.prefix import common_prefix, prefix_groups
 from weitiao.data.splits import Splits, fingerprint, load
 from weitiao.data.summary import summary
 from weitiao.engine.build import Building, build_ahead
@@ -80,10 +80,13 @@ def _train(
     from weitiao.model.load import choose_device, choose_dtype, load_model
     from weitiao.model.placement import place
     from weitiao.training import parts
+    from weitiao.training.on_cpu import refuse_large
 
     device = choose_device(config.model.device)
     dtype = choose_dtype(config.model.dtype, device)
     choose_way(config.engine.attention, device, dtype)
+    if device.type == "cpu":
+        refuse_large(config, base.folder, dtype, encoded, len(common_prefix(encoded)))
     for note in [*splits.notes, *notes]:
         screen.note(note)
     placement = place(config.model.placement, base.folder, device, dtype)
@@ -95,6 +98,7 @@ def _train(
     predictor = parts.predictor(config, base, task, encoder, model, told)
     building.finish()
     loop = parts.loop(config, model, predictor, encoded, [example.row.place for example in splits.train], screen)
+    screen.note(parts.disk(config, run, loop))
     parts.look_at(images, predictor, screen)
 
     # From here on the folder changes: all that can be refused has been checked.
