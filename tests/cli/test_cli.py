@@ -14,6 +14,7 @@ from weitiao import __version__
 
 COMMANDS = (
     [],
+    ["init"],
     ["train"],
     ["preview"],
     ["evaluate"],
@@ -40,7 +41,9 @@ def test_help(names: list[str], work: Path, weitiao: Any) -> None:
 
 def test_help_names_every_command(work: Path, weitiao: Any) -> None:
     told = weitiao(work, "--help").stdout
-    assert [name for name in ("train", "preview", "evaluate", "predict", "demo", "data") if name not in told] == []
+    assert [
+        name for name in ("init", "train", "preview", "evaluate", "predict", "demo", "data") if name not in told
+    ] == []
 
 
 def test_version(work: Path, weitiao: Any) -> None:
@@ -60,7 +63,9 @@ def modules_after(arguments: list[str], folder: Path) -> set[str]:
     return set((folder / "modules").read_text("utf-8").split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["init", "--help"], ["--version"]], ids=" ".join
+)
 def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     assert modules_after(arguments, tmp_path).intersection(HEAVY) == set()
 
@@ -68,6 +73,7 @@ def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["init", "rows.jsonl"],
         ["preview", "config.yaml"],
         ["train", "config.yaml", "model.family=none"],
         ["predict", "output/run", "missing.jsonl"],

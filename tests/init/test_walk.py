@@ -163,7 +163,7 @@ def test_entities(entity: dict[str, Any]) -> None:
     config, said = written(write_jsonl("a.jsonl", rows))
     assert config.task == {"name": "ner"}
     assert config.data.columns == {"text": "正文", "entities": "实体"}
-    assert "types: 序数 30" in said
+    assert "types: 序数: 30" in said
 
 
 def test_instructions() -> None:
@@ -243,6 +243,11 @@ UNTOLD: dict[str, tuple[list[str], list[list[Any]], str]] = {
         ["a", "b", "label"],
         [[text, text[::-1], KINDS[at % 3]] for at, text in enumerate(TEXTS)],
         r"more than one column may be the text: 'a' .*'b' .*; name it with --text",
+    ),
+    "two tasks": (
+        ["问题", "答案", "类别"],
+        [[text, text[::-1], KINDS[at % 3]] for at, text in enumerate(TEXTS)],
+        r"may be for generation \(.*\) or classification \(column '类别' .*\); say which with --task",
     ),
     "one value": (["text", "label"], [[text, "x"] for text in TEXTS], r"it has a single value"),
     "no header": ([TEXTS[0], "体育"], [[t, KINDS[at % 3]] for at, t in enumerate(TEXTS)], r"first row looks like data"),

@@ -117,7 +117,7 @@ def _images(fields: Mapping[str, Any], found: Found) -> int:
 
 
 def _listed(found: Counter[str]) -> str:
-    shown = ", ".join(f"{name} {count:,}" for name, count in found.most_common(SHOWN))
+    shown = ", ".join(f"{name}: {count:,}" for name, count in found.most_common(SHOWN))
     more = len(found) - SHOWN
     return shown + (f", and {more:,} more, the rarest {found.most_common()[-1][1]:,} times" if more > 0 else "")
 

@@ -82,11 +82,11 @@ def _refused(labels: Labels, column: Column, trust: str) -> str | None:
     if len(counts) < 2:
         return "it has a single value; wanted two or more to tell apart"
     if len(counts) >= rows or len(counts) > MOST_CLASSES:
-        return f"{len(counts):,} values in {rows:,} rows; that numbers or measures the rows, and sorts none together"
+        return f"{len(counts):,} values in {rows:,} rows; labels come again and again"
     if trust != "asked" and longest > LONGEST:
         return f"values of up to {longest} characters; labels are short"
     if len(counts) * REPEATS[trust] > rows:
-        return f"{len(counts):,} values in {rows:,} rows; labels come more often"
+        return f"{len(counts):,} values in {rows:,} rows; labels come more often, so that each can be learned"
     most = UNNAMED_MOST_NUMBERS if column.kind == "number" else UNNAMED_MOST
     if trust == "neither" and len(counts) > most:
         return f"{len(counts):,} values, and a name that does not say what they are"

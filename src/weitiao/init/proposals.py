@@ -35,17 +35,17 @@ RULES: dict[str, tuple[Rule, ...]] = {
         Rule(0, 8, "very few rows: smaller steps are more steps (reckoned)"),
     ),
     "share": (
-        Rule(20_000, 0.05, "so many rows give intervals that are narrow enough (reckoned)"),
+        Rule(20_000, 0.05, "many rows: enough for narrow intervals (reckoned)"),
         Rule(400, 0.1, "as in the shipped configs"),
-        Rule(0, 0.2, "few rows: a tenth of them would tell nothing (reckoned)"),
+        Rule(0, 0.2, "few rows: a tenth tells too little (reckoned)"),
     ),
 }
 """Each table goes down; the first rule whose `least` is reached holds. `share` is of validation and of test rows."""
 
 LEAST_ROWS = 10
 """Below, validation and test get no row of their own."""
-MAX_LENGTH = {"card": 1024, "cpu": 256}
-"""Most tokens of a text: the config's own default; on a CPU four times the demo's, since time goes with it."""
+MAX_LENGTH = {"card": 1024, "cpu": 128}
+"""Most tokens of a text: the config's own default; on a CPU twice the demo's, since time goes with it."""
 COVERED = 0.98
 """Share of the rows whose text shall fit."""
 ROUNDED = 64
@@ -160,7 +160,7 @@ def length(lengths: Sequence[Lengths], images: int, model: Model, machine: str) 
     most = MAX_LENGTH[machine]
     kept = max(ROUNDED, min(most, math.ceil(wanted / ROUNDED) * ROUNDED))
     covered = sum(count <= kept for count in ordered) / len(ordered)
-    why = f"tokens; holds {covered:.0%} of the texts whole, by estimate"
+    why = f"tokens; holds {math.floor(covered * 100)}% of the texts whole, by estimate"
     if wanted > most:
         why += ", the others keep head and tail" + ("; a CPU takes its time with more" if machine == "cpu" else "")
     return Rule(0, kept + images * TOKENS_OF_IMAGE, why + (f"; {TOKENS_OF_IMAGE} for each image" if images else ""))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from weitiao.errors import ConfigError, DataError
-from weitiao.init.choices import CHOICES, label_columns, prose
+from weitiao.init.choices import CHOICES, label_columns, prose, row_options
 from weitiao.init.found import Asked, Found, Table, undecided
 from weitiao.init.labels import labels_in
 from weitiao.init.names import says
@@ -43,24 +45,47 @@ def _refuse_unknown(table: Table, asked: Asked) -> None:
 
 
 def _task(table: Table, asked: Asked, image: Column | None, found: Found) -> str:
-    """The task that the columns tell, with its reason in `found`; DataError when they do not."""
+    """The task that the columns tell, with its reason in `found`; DataError when they tell none, or two."""
+    claims = dict(_claims(table, asked, image)) or dict(_weak_claims(table, asked, image, found))
+    if len(claims) > 1:
+        both = " or ".join(f"{task} ({why})" for task, why in claims.items())
+        raise DataError(f"the file may be for {both}; say which with --task")
+    if not claims:
+        raise DataError(undecided(table, _why_none(table)))
+    ((task, why),) = claims.items()
+    found.reasons.append(f"task: {task}, since {why}")
+    return task
+
+
+def _claims(table: Table, asked: Asked, image: Column | None) -> Iterator[tuple[str, str]]:
+    """Each task that a column's shape or name, or the user's --label, speaks for, and why."""
     for column in table.values():
-        if is_conversation(column):
-            return _told(found, "generation", f"column {column.name!r} holds conversations")
+        if is_conversation(column):  # nothing else reads one
+            yield "generation", f"column {column.name!r} holds conversations"
+            return
+    for column in table.values():
         if is_entities(column) and asked.label in (None, column.name):
-            return _told(found, "ner", f"column {column.name!r} holds lists of entities")
-    question, answer = _named(table, "question"), _named(table, "answer")
-    if question and answer and not asked.label:
-        return _told(found, "generation", f"{question[0]!r} and {answer[0]!r} are called question and answer")
+            yield "ner", f"column {column.name!r} holds lists of entities"
     if asked.label:
-        return _told(found, "classification", f"{asked.label!r} is to be its label")
+        if not is_entities(table[asked.label]):
+            yield "classification", f"column {asked.label!r} is to be its label"
+        return
+    question, answer = _named(table, "question"), _named(table, "answer")
+    if question and answer:
+        yield "generation", f"columns {question[0]!r} and {answer[0]!r} are called question and answer"
+    for column, _ in label_columns(table, asked, image):
+        if says(column.name, "label") or row_options(table, column):
+            yield "classification", f"column {column.name!r} has few values that come often"
+
+
+def _weak_claims(table: Table, asked: Asked, image: Column | None, found: Found) -> Iterator[tuple[str, str]]:
+    """The first task that the contents alone speak for."""
     if known := label_columns(table, asked, image):
-        return _told(found, "classification", f"column {known[0][0].name!r} has few values that come often")
-    if answer:
-        return _told(found, "generation", f"{answer[0]!r} is called answer, and its cells mostly differ")
-    if image and len(prose(table, found)) == 1:
-        return _told(found, "generation", "each image has a text of its own")
-    raise DataError(undecided(table, _why_none(table)))
+        yield "classification", f"column {known[0][0].name!r} has few values that come often"
+    elif answer := _named(table, "answer"):
+        yield "generation", f"column {answer[0]!r} is called answer, and its cells mostly differ"
+    elif image and len(prose(table, found)) == 1:
+        yield "generation", "each image has a text of its own"
 
 
 def _why_none(table: Table) -> str:
@@ -77,8 +102,3 @@ def _why_none(table: Table) -> str:
 
 def _named(table: Table, role: str) -> list[str]:
     return [name for name, column in table.items() if says(name, role) and column.kind not in ("empty", "number")]
-
-
-def _told(found: Found, task: str, why: str) -> str:
-    found.reasons.append(f"task: {task}, since {why}")
-    return task
