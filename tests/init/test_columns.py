@@ -102,6 +102,7 @@ def test_what_holds_no_labels_says_why(values: list[Any], trust: str, why: str) 
 
 def test_a_table_without_a_header_is_noticed() -> None:
     assert headless({"好评": Column("好评", ["好评", "差评"] * 5)}) == "好评"
+    assert headless({"1": Column("1", [0, 1] * 5)}) is None
     assert headless({"label": Column("label", ["好评", "差评"] * 5)}) is None
 
 

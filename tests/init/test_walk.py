@@ -281,6 +281,28 @@ def test_what_the_user_says_holds() -> None:
     assert (config.data.columns, config.model.name) == ({"text": "a", "answer": "b"}, "org/name")
 
 
+def test_a_label_of_free_texts_is_an_answer() -> None:
+    file = write_csv("a.csv", ["a", "b"], [[text, text[::-1]] for text in TEXTS])
+    config, said = written(file, Asked(text="a", label="b"))
+    assert config.task == {"name": "generation"}
+    assert config.data.columns == {"text": "a", "answer": "b"}
+    assert "task: generation, since column 'b' is to be its answer" in said
+
+
+def test_a_conversation_keeps_its_system_message() -> None:
+    said = [[{"from": "human", "value": text}, {"from": "gpt", "value": "在。"}] for text in TEXTS]
+    rows = [{"system": f"你是第{at}号客服。", "conversations": turns} for at, turns in enumerate(said)]
+    config, _ = written(write_jsonl("a.jsonl", rows))
+    assert (config.task, config.data.columns) == ({"name": "generation"}, {})
+
+
+def test_labels_spelt_in_two_ways_and_single_ones_are_said() -> None:
+    kinds = ["Good", "good", "bad", *["Good", "bad"] * 28, "odd"]
+    _, said = written(write_csv("a.csv", ["text", "label"], list(zip(TEXTS, kinds, strict=True))))
+    assert "letter case, width or spaces only: 'Good' and 'good'" in said
+    assert "labels that stand in one row only: 2 (such as 'good')" in said
+
+
 def test_wrong_options_are_refused() -> None:
     file = write_csv("a.csv", *labelled())
     assert "--label 'nope': no such column; the file has 编号, 内容, 类别" in refused(file, Asked(label="nope"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from weitiao.init.table import is_empty
 from weitiao.tasks.base import Language, language_of
 from weitiao.types import Row
 
-INPUTS = ("system", "question", "text", "conversation")
+INPUTS = ("question", "text", "conversation")
 ANSWERS = ("label", "entities", "answer")
 SHOWN = 12
 """Labels that are counted one by one on the screen."""
@@ -56,14 +57,20 @@ def counts(rows: Sequence[Row], found: Found) -> Counts:
     # Images alone are asked about in the language of their answers.
     language = language_of(texts[:SAMPLED] if any(texts) else [_answer(row, found) for row in rows[:SAMPLED]])
     lines = [f"rows: {len(rows):,}"]
-    if found.labels:
-        lines.append(f"labels: {_listed(found.labels.counts)}")
-    if found.task == "ner":
-        lines.append(f"types: {_listed(_types(rows, found))}")
+    named = found.labels.counts if found.labels else _types(rows, found)
+    if named:
+        lines.append(f"{'labels' if found.labels else 'types'}: {_listed(named)}")
     if any(texts):
         lines += [_told(lengths), f"letters: {_letters(texts[:SAMPLED])}; the prompt is in {LANGUAGES[language]}"]
     images = max((_images(row.fields, found) for row in rows), default=0)
-    return Counts(len(rows), lengths, language, images, lines, [*_empty(rows, found), *_repeated(rows, texts, found)])
+    return Counts(
+        len(rows),
+        lengths,
+        language,
+        images,
+        lines,
+        [*_empty(rows, found), *_repeated(rows, texts, found), *_odd(named)],
+    )
 
 
 def text_of(fields: Mapping[str, Any], found: Found) -> str:
@@ -107,7 +114,8 @@ def _letters(texts: Sequence[str]) -> str:
 
 
 def _types(rows: Sequence[Row], found: Found) -> Counter[str]:
-    items = (item for row in rows for item in row.fields.get(found.columns["entities"]) or () if isinstance(item, dict))
+    lists = (row.fields.get(found.columns.get("entities", "")) for row in rows)
+    items = (item for value in lists if isinstance(value, list) for item in value if isinstance(item, dict))
     return Counter(str(item.get("type", item.get("label", item.get("entity_label")))) for item in items)
 
 
@@ -147,3 +155,17 @@ def _repeated(rows: Sequence[Row], texts: Sequence[str], found: Found) -> Iterat
     if differing:
         first = " and ".join(differing[0][:2])
         yield f"texts with different answers: {len(differing):,} (first {first}); a model learns neither"
+
+
+def _odd(named: Counter[str]) -> Iterator[str]:
+    """Warnings on labels that are spelt in two ways, and on those that stand once."""
+    spelt: dict[str, list[str]] = defaultdict(list)
+    for name in named:
+        spelt["".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
+    alike = [names for names in spelt.values() if len(names) > 1]
+    if alike:
+        shown = ", ".join(" and ".join(map(repr, names)) for names in alike[:3])
+        yield f"labels that differ in letter case, width or spaces only: {shown}; they are taken for different ones"
+    once = [name for name, count in named.items() if count == 1]
+    if once:
+        yield f"labels that stand in one row only: {len(once):,} (such as {once[0]!r}); they cannot be tested"

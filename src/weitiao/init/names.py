@@ -20,7 +20,7 @@ WORDS = {
     "答案 回答 输出 回复 答复 译文 翻译 图说",
     "system": "system 系统提示",
     "image": "image images img photo picture filename 图片 图像 照片",
-    "aside": "id idx index no uuid key url link date time timestamp source author user username score price "
+    "aside": "id idx index no uuid key url link date time timestamp source author user username price "
     "编号 序号 日期 时间 链接 网址 作者 用户 用户名 来源 出处 价格",
 }
 """What a column may be → words for it. `aside` is of the row, but neither its question nor its answer."""

@@ -147,8 +147,10 @@ def chosen(images: bool, gib: float | None, named: str | None) -> tuple[Model, s
     able = [model for model in MODELS if model.images == images]
     if named:
         small = "smollm" in named.lower()
-        like = next((model for model in able if ("smollm" in model.name) == small), able[0])
-        return replace(like, name=named), "as you say"
+        like = next((m for m in able if m.name == named), None)
+        like = like or next((m for m in able if ("smollm" in m.name) == small), able[0])
+        # What room a model needs is known only of our own.
+        return replace(like, name=named, least_gib=like.least_gib if like.name == named else 0), "as you say"
     model = next((model for model in able if model.least_gib <= (gib or 0)), able[0])
     return model, model.why
 
@@ -163,7 +165,9 @@ def length(lengths: Sequence[Lengths], images: int, model: Model, machine: str) 
     why = f"tokens; holds {math.floor(covered * 100)}% of the texts whole, by estimate"
     if wanted > most:
         why += ", the others keep head and tail" + ("; a CPU takes its time with more" if machine == "cpu" else "")
-    return Rule(0, kept + images * TOKENS_OF_IMAGE, why + (f"; {TOKENS_OF_IMAGE} for each image" if images else ""))
+    if images:
+        why = "; ".join(["tokens"] * (not wanted) + [why] * bool(wanted) + [f"{TOKENS_OF_IMAGE} for each image"])
+    return Rule(0, kept + images * TOKENS_OF_IMAGE, why)
 
 
 def tokens(text: Lengths, model: Model) -> int:

@@ -30,6 +30,8 @@ def roles(table: Table, asked: Asked, root: str) -> Found:
     conversation = next((column for column in table.values() if is_conversation(column)), None)
     if found.task == "generation" and conversation and not asked.label:
         found.take("conversation", conversation, "lists of messages; the last answer is trained")
+        for column in (column for name, column in table.items() if says(name, "system") and column.kind == "text"):
+            found.take("system", column, "by its name")
     else:
         CHOICES[found.task](table, asked, image, found)
     return found
@@ -67,8 +69,7 @@ def _claims(table: Table, asked: Asked, image: Column | None) -> Iterator[tuple[
         if is_entities(column) and asked.label in (None, column.name):
             yield "ner", f"column {column.name!r} holds lists of entities"
     if asked.label:
-        if not is_entities(table[asked.label]):
-            yield "classification", f"column {asked.label!r} is to be its label"
+        yield from _claim_of(table[asked.label])
         return
     question, answer = _named(table, "question"), _named(table, "answer")
     if question and answer:
@@ -76,6 +77,16 @@ def _claims(table: Table, asked: Asked, image: Column | None) -> Iterator[tuple[
     for column, _ in label_columns(table, asked, image):
         if says(column.name, "label") or row_options(table, column):
             yield "classification", f"column {column.name!r} has few values that come often"
+
+
+def _claim_of(label: Column) -> Iterator[tuple[str, str]]:
+    """What the column that the user calls the label speaks for."""
+    if is_entities(label):
+        return
+    if label.is_prose and isinstance(labels_in(label, "asked"), str):
+        yield "generation", f"column {label.name!r} is to be its answer, and holds texts that differ"
+    else:
+        yield "classification", f"column {label.name!r} is to be its label"
 
 
 def _weak_claims(table: Table, asked: Asked, image: Column | None, found: Found) -> Iterator[tuple[str, str]]:

@@ -92,7 +92,9 @@ def table(rows: Sequence[Row]) -> dict[str, Column]:
 
 def headless(columns: Mapping[str, Column]) -> str | None:
     """Name of a column that is one of its own few values, as where a table begins with its first row of data."""
-    repeated = (column for column in columns.values() if column.distinct * 2 <= len(column.filled))
+    # Columns without names are numbered by pandas, and a label may be a number, too.
+    named = (column for column in columns.values() if not column.name.isdigit())
+    repeated = (column for column in named if column.distinct * 2 <= len(column.filled))
     return next((column.name for column in repeated if column.name in map(as_key, column.filled)), None)
 
 
