@@ -170,5 +170,12 @@ def length(lengths: Sequence[Lengths], images: int, model: Model, machine: str) 
     return Rule(0, kept + images * TOKENS_OF_IMAGE, why)
 
 
+def estimated(lengths: Sequence[Lengths], model: Model) -> str:
+    """Tokens of the texts, for the screen."""
+    ordered = sorted(tokens(text, model) for text in lengths)
+    median, high = ordered[len(ordered) // 2], ordered[int(len(ordered) * 0.95)]
+    return f"about {median:,} in the median text, at most {high:,} in 95 % of them (estimated from the characters)"
+
+
 def tokens(text: Lengths, model: Model) -> int:
     return math.ceil(text.cjk * model.cjk + text.other * model.other)

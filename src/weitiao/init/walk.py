@@ -19,7 +19,7 @@ from weitiao.init.counts import Counts, counts
 from weitiao.init.found import Asked, Found
 from weitiao.init.held_out import Say, held_out, split_rows
 from weitiao.init.machine import card
-from weitiao.init.proposals import LEAST_ROWS, Proposal, Rows, proposal
+from weitiao.init.proposals import LEAST_ROWS, Proposal, Rows, estimated, proposal
 from weitiao.init.roles import roles
 from weitiao.init.table import Column, headless, table
 from weitiao.init.written import Source, settings, yaml_text
@@ -122,7 +122,8 @@ def _proposed(found: Found, seen: Counts, rows: Rows, model: str | None, say: Sa
     made = proposal(found.task, rows, seen.lengths, seen.images, here.gib if here else None, model)
     say(f"card: {here.told() if here else 'none found (by nvidia-smi)'}")
     say(f"model: {made.model.name}, {made.model_why}")
-    for line in settings(made):
+    tokens = [f"tokens: {estimated(seen.lengths, made.model)}"] if any(text.all for text in seen.lengths) else []
+    for line in (*tokens, *settings(made)):
         say(line)
     for text in cautions(made, here, found.task, seen.language, rows.test):
         say(_warning(text))
