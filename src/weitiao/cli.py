@@ -61,6 +61,31 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
+def init(
+    file: Annotated[str, typer.Argument(help="A file of labelled rows, or a folder of images.", metavar="FILE")],
+    task: Annotated[str | None, typer.Option(help="classification, ner or generation; by default what fits.")] = None,
+    text: Annotated[str | None, typer.Option(help="The column of the text.", metavar="COLUMN")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="The column of the label, the entities or the answer.", metavar="COLUMN")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The base model; by default one that this machine can run.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The config; by default FILE's name with .yaml, in the working directory."),
+    ] = None,
+    images: Annotated[str | None, typer.Option(help="Folder of the images; by default that of FILE.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="Of a text file; by default it is found.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the config that is there.")] = False,
+) -> None:
+    """Look at a file of your own and write a commented config for it; each decision is printed with its reason."""
+    from weitiao.init.found import Asked
+    from weitiao.init.walk import init as write
+
+    asked = Asked(task, text, label)
+    write(file, asked, model=model, output=output, images=images, encoding=encoding, overwrite=overwrite)
+
+
+@app.command()
 def train(
     config: Config,
     overrides: Overrides = None,

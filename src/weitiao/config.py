@@ -285,6 +285,14 @@ def dump_yaml(config: BaseModel) -> str:
     return yaml.dump(config.model_dump(mode="json"), Dumper=_Dumper, allow_unicode=True, sort_keys=False)
 
 
+def yaml_value(value: Any) -> str:
+    """A value on one line of YAML, as `load_config` reads it back; small numbers as `1e-4`."""
+    if isinstance(value, float) and 0 < value < 0.001:
+        return f"{value:e}".replace("e-0", "e-").replace(".000000", "")
+    text = yaml.dump(value, Dumper=_Dumper, allow_unicode=True, sort_keys=False, default_flow_style=True, width=1 << 30)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text("utf-8"), Loader=_Loader)

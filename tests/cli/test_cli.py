@@ -14,6 +14,7 @@ from weitiao import __version__
 
 COMMANDS = (
     [],
+    ["init"],
     ["train"],
     ["preview"],
     ["evaluate"],
@@ -43,7 +44,9 @@ def test_help(names: list[str], work: Path, weitiao: Any) -> None:
 def test_help_names_every_command(work: Path, weitiao: Any) -> None:
     told = weitiao(work, "--help").stdout
     assert [
-        name for name in ("train", "preview", "evaluate", "predict", "demo", "doctor", "data") if name not in told
+        name
+        for name in ("init", "train", "preview", "evaluate", "predict", "demo", "doctor", "data")
+        if name not in told
     ] == []
 
 
@@ -65,7 +68,9 @@ def modules_after(arguments: list[str], folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["train", "--help"], ["doctor", "--help"], ["--version"]], ids=" ".join
+    "arguments",
+    [["--help"], ["train", "--help"], ["doctor", "--help"], ["init", "--help"], ["--version"]],
+    ids=" ".join,
 )
 def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     assert modules_after(arguments, tmp_path).intersection(HEAVY) == set()
@@ -74,6 +79,7 @@ def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "arguments",
     [
+        ["init", "rows.jsonl"],
         ["preview", "config.yaml"],
         ["train", "config.yaml", "model.family=none"],
         ["predict", "output/run", "missing.jsonl"],

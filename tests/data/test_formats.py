@@ -117,6 +117,43 @@ def test_long_documents_fit_into_a_cell(tmp_path: Path) -> None:
     assert len(read(path)[0][1]["text"]) == 200_000
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "text;label\n很好, 满意;好评\n"),
+        ("a.csv", "text\tlabel\n很好, 满意\t好评\n"),
+        ("a.tsv", 'text,label\n"很好, 满意",好评\n'),
+        ("a.csv", '"text";"label"\n"很好, 满意";"好评"\n'),
+    ],
+)
+def test_another_separator_is_noticed(tmp_path: Path, name: str, content: str) -> None:
+    assert read(written(tmp_path / name, content)) == [(2, {"text": "很好, 满意", "label": "好评"})]
+
+
+def test_a_header_that_fits_two_separators_goes_by_its_rows(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.csv", "text, in short;label\na;b\nc, d, e;f\n")
+    assert [fields for _, fields in read(path)] == [
+        {"text, in short": "a", "label": "b"},
+        {"text, in short": "c, d, e", "label": "f"},
+    ]
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    cells=st.lists(st.tuples(TEXT, TEXT, TEXT), min_size=1, max_size=6),
+    mark=st.sampled_from([",", ";", "\t"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "gb18030"]),
+)
+def test_a_table_comes_back_whatever_its_separator_and_encoding(
+    cells: list[tuple[str, ...]], mark: str, encoding: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    names = ("文本", "label", "编号")
+    with path.open("w", encoding=encoding, newline="") as file:
+        csv.writer(file, delimiter=mark).writerows([names, *cells])
+    assert [fields for _, fields in read(path, encoding)] == [dict(zip(names, row, strict=True)) for row in cells]
+
+
 def test_unnamed_index_column_of_pandas_is_read(tmp_path: Path) -> None:
     assert read(written(tmp_path / "a.csv", ",text\n0,好\n")) == [(2, {"": "0", "text": "好"})]
 

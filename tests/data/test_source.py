@@ -15,6 +15,7 @@ from PIL import Image
 
 from weitiao.config import DataSection
 from weitiao.data.formats import formats
+from weitiao.data.formats.text_file import sniffed
 from weitiao.data.source import iter_rows, read_rows
 from weitiao.data.splits import fingerprint, load
 from weitiao.errors import DataError
@@ -93,7 +94,7 @@ BROKEN = [
     ("a.csv", b",\na,b\n", r":1: no header"),
     ("a.csv", b"text,,label\na,b,c\n", r":1: the header has no name for column 2"),
     ("a.csv", b"text,label,text\na,b,c\n", r":1: column 'text' is in the header twice"),
-    ("a.csv", b"text;label\na;b\n", r":1: the header is one column 'text;label'; wanted commas"),
+    ("a.csv", b"text;label\na;b\nc;d;e\n", r":3: 3 cells, but the header has 2"),
     ("a.csv", b"text,label\na,b\nc,d,e\n", r":3: 3 cells, but the header has 2"),
     ("a.tsv", b"text\tlabel\n\na\n", r":3: 1 cells, but the header has 2"),
     ("a.csv", b'text,label\na,b\n"open,\nc,d\n', r":3: quotes do not match in the row that starts here"),
@@ -145,6 +146,25 @@ def test_encodings_are_read_with_and_without_a_mark(tmp_path: Path, encoding: st
 def test_mark_is_skipped(tmp_path: Path, mark: bytes, encoding: str) -> None:
     (tmp_path / "a.csv").write_bytes(mark + f"text,label\n{CHINESE},x\n".encode(encoding))
     assert dict(read_rows(tmp_path / "a.csv", section(encoding))[0].fields) == {"text": CHINESE, "label": "x"}
+
+
+@pytest.mark.parametrize(
+    ("codec", "told"),
+    [("utf-8", "utf-8"), ("utf-8-sig", "utf-8"), ("gbk", "gb18030"), ("gb18030", "gb18030"), ("utf-16", "utf-16")]
+    + [(name, name) for name in ("utf-16-le", "utf-16-be")],
+)
+def test_the_encoding_is_found(tmp_path: Path, codec: str, told: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(f"text,label\n一{CHINESE},好评\n{CHINESE},差评\n".encode(codec))
+    assert sniffed(path) == told
+    assert [dict(row.fields)["label"] for row in read_rows(path, section(told))] == ["好评", "差评"]
+
+
+def test_an_encoding_that_is_not_known_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("text,label\n這個手機很好用，我們都喜歡,好評\n".encode("big5"))
+    with pytest.raises(DataError, match=r"neither UTF-8, GB18030 nor UTF-16; save it as UTF-8, or say what it is"):
+        sniffed(path)
 
 
 def test_other_encodings_than_utf8_are_strict_and_hint_at_utf8(tmp_path: Path) -> None:

@@ -90,6 +90,8 @@ def test_labels_are_found_in_the_training_rows():
     assert Classification.resolve(options, []) == options
     many = Classification.resolve(ClassificationOptions(multi_label=True), [row(label="a;b"), row(label=["c"])])
     assert many.labels == ["a", "b", "c"]
+    piped = ClassificationOptions(multi_label=True, label_separator="|")
+    assert Classification.resolve(piped, [row(label="a;b| c")]).labels == ["a;b", "c"]
     listed = Classification.resolve(ClassificationOptions(labels=["b", "a"]), [FUDAN])
     assert (listed.options, listed.labels) == ("fixed", ["b", "a"])
 

@@ -1,7 +1,8 @@
 """Classification: one label, or several, from a fixed set or from options that come with each row.
 
 A row is `{"text": …, "label": …}`; with `options: row` it brings its own candidates, as in Fudan news:
-`{"text": …, "category": ["体育", "经济"], "output": "体育"}`. Several labels are a list, or a string joined by `;`.
+`{"text": …, "category": ["体育", "经济"], "output": "体育"}`. Several labels are a list, or a string joined by `;`
+(`task.label_separator`).
 
     system   instruction · the fixed labels, with their descriptions
     user     the images, if any · the row's own options, if any · the text (shrinkable; none is needed beside images)
@@ -52,6 +53,8 @@ class ClassificationOptions(TaskOptions):
     """Label → a few words that say what belongs there, added to the prompt."""
     multi_label: bool = False
     """Whether a row may have any number of labels."""
+    label_separator: str = Field(";", min_length=1)
+    """What joins several labels where they are one string."""
 
     @field_validator("labels")
     @classmethod
@@ -101,7 +104,7 @@ class Classification(Task):
         if options.options == "row" and options.labels:
             raise ConfigError("key `task.labels` is set, but task.options=row takes each row's own; remove one of them")
         if options.options == "fixed" and options.labels is None:
-            options = options.model_copy(update={"labels": cls._labels_in(rows, options.multi_label)})
+            options = options.model_copy(update={"labels": cls._labels_in(rows, options)})
         if options.options == "row" and options.label_descriptions:
             raise ConfigError(
                 "key `task.label_descriptions` is set, but task.options=row shows a row's own options bare; remove one"
@@ -122,10 +125,10 @@ class Classification(Task):
         return options
 
     @classmethod
-    def _labels_in(cls, rows: Sequence[Row], many: bool) -> list[str]:
+    def _labels_in(cls, rows: Sequence[Row], options: ClassificationOptions) -> list[str]:
         found: set[str] = set()
         for row in rows:
-            found.update(cls._labels_of(row, many))
+            found.update(cls._labels_of(row, options))
             if len(found) > MOST_CLASSES:
                 raise DataError(
                     f"{row.place}: more than {MOST_CLASSES} different labels up to here; "
@@ -136,14 +139,15 @@ class Classification(Task):
         return sorted(found)
 
     @classmethod
-    def _labels_of(cls, row: Row, many: bool) -> tuple[str, ...]:
+    def _labels_of(cls, row: Row, options: ClassificationOptions) -> tuple[str, ...]:
+        many = options.multi_label
         value = cls.field(row, "label")
         if value is None:
             raise DataError(f"{row.place}: no label; wanted a field 'label' (or set data.columns.label)")
         values = (
             value
             if isinstance(value, list | tuple)
-            else value.split(";")
+            else value.split(options.label_separator)
             if many and isinstance(value, str)
             else [value]
         )
@@ -158,7 +162,7 @@ class Classification(Task):
         allowed = self._allowed(row)
         if not labelled and not self.answered(row, "label"):
             return ClassificationExample(row, text, None, allowed, images=images)
-        labels = self._labels_of(row, self.options.multi_label)
+        labels = self._labels_of(row, self.options)
         for label in labels:
             if label not in allowed:
                 hint = nearest(label, allowed)

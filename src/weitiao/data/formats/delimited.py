@@ -2,12 +2,16 @@
 
 text,label
 "续航两天,很满意",好评
+
+Commas part the cells of .csv, tabs those of .tsv; a file whose first rows only fit another of `SEPARATORS` is read by
+that one: spreadsheets write semicolons where the comma is the decimal mark.
 """
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +19,20 @@ from weitiao.data.formats.text_file import lines
 from weitiao.errors import DataError
 
 EXTENSIONS = (".csv", ".tsv")
+SEPARATORS = {".csv": (",", ";", "\t"), ".tsv": ("\t", ",", ";")}
+"""Extension → what may part its cells, the usual one first."""
+SAMPLED = 50
+"""Rows that tell the separator."""
 LONGEST_CELL = 1 << 24
 """Characters; long documents fit, and a quote that is never closed does not take in a whole file."""
 
 
 def read(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    rows = _cells(path, encoding)
+    rows = _cells(path, encoding, separator(path, encoding))
     line, first = next(rows, (0, []))
     if not first:
         return
     names = header(first, f"{path}:{line}")
-    _refuse_other_separator(names, path, line)
     for line, cells in rows:
         if len(cells) != len(names):
             raise DataError(
@@ -33,6 +40,19 @@ def read(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 "put a cell that holds the separator in double quotes"
             )
         yield line, dict(zip(names, cells, strict=True))
+
+
+def separator(path: Path, encoding: str) -> str:
+    """What parts the cells: the first that the header and the rows behind it agree on, else that the header has."""
+    known = SEPARATORS[path.suffix.lower()]
+    in_header = []
+    for mark in known:
+        widths = _widths(path, encoding, mark)
+        if widths[:1] > [1]:
+            in_header.append(mark)
+            if len(set(widths)) == 1:
+                return mark
+    return (in_header or known)[0]
 
 
 def header(cells: Sequence[Any], place: str) -> list[str]:
@@ -51,11 +71,22 @@ def header(cells: Sequence[Any], place: str) -> list[str]:
     return names
 
 
-def _cells(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
+def _widths(path: Path, encoding: str, mark: str) -> list[int]:
+    """How many cells each of the first rows has; -1 where quotes do not match."""
+    found: list[int] = []
+    try:
+        for _, cells in islice(_cells(path, encoding, mark), SAMPLED):
+            found.append(len(cells))
+    except DataError:
+        found.append(-1)
+    return found
+
+
+def _cells(path: Path, encoding: str, mark: str) -> Iterator[tuple[int, list[str]]]:
     """Rows that are not blank, each with the line on which it starts."""
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
     text = (line for _, line in lines(path, encoding, newline=""))
-    reader = csv.reader(text, delimiter=_separator(path), strict=True)
+    reader = csv.reader(text, delimiter=mark, strict=True)
     while True:
         start = reader.line_num + 1
         try:
@@ -69,15 +100,3 @@ def _cells(path: Path, encoding: str) -> Iterator[tuple[int, list[str]]]:
             return
         if len(cells) > 1 or (cells and cells[0].strip()):
             yield start, cells
-
-
-def _refuse_other_separator(names: list[str], path: Path, line: int) -> None:
-    if len(names) == 1 and any(mark in names[0] for mark in ",;\t"):
-        raise DataError(
-            f"{path}:{line}: the header is one column {names[0]!r:.60}; "
-            "wanted commas between cells in .csv and tabs in .tsv"
-        )
-
-
-def _separator(path: Path) -> str:
-    return "\t" if path.suffix.lower() == ".tsv" else ","

@@ -24,6 +24,8 @@ MARKS = (
 GB2312_SHARE = 0.9
 """Share of the characters beyond ASCII that GB2312 holds in ordinary Chinese text; other bytes read as GB18030 give
 rarer ones."""
+UTF_16_ZEROS = 0.005
+"""Share of the characters of UTF-16 that are ASCII, and so half zero: separators and line breaks, at the least."""
 
 
 @contextmanager
@@ -50,6 +52,30 @@ def lines(path: Path, encoding: str, newline: str | None = None) -> Iterator[tup
             if "\0" in line:
                 raise nul_error(f"{path}:{number}")
             yield number, line
+
+
+def sniffed(path: Path) -> str:
+    """Encoding that reads a file: that of its byte-order mark, else UTF-8, GB18030 or UTF-16, the first that fits.
+
+    DataError when none does.
+    """
+    with path.open("rb") as raw:
+        start = raw.read(BLOCK)
+    marked = next((name for mark, name in MARKS if start.startswith(mark)), None)
+    for name in filter(None, [marked or _utf_16(start), "utf-8", "gb18030"]):
+        if _reads_as(path, name):
+            return name
+    raise DataError(
+        f"{path}: its text is neither UTF-8, GB18030 nor UTF-16; save it as UTF-8, or say what it is (such as big5)"
+    )
+
+
+def _utf_16(start: bytes) -> str | None:
+    """The UTF-16 of a text without a mark, if it looks like one."""
+    low, high = start[::2].count(0), start[1::2].count(0)
+    if max(low, high) < UTF_16_ZEROS * len(start) / 2:
+        return None
+    return "utf-16-le" if high > low else "utf-16-be"
 
 
 def nul_error(place: str) -> DataError:
@@ -113,7 +139,7 @@ def _line_at(path: Path, codec: str, offset: int) -> int:
 
 
 def _reads_as(path: Path, encoding: str) -> bool:
-    """Whether the file decodes as UTF-8, or as GB18030 and looks like Chinese."""
+    """Whether the file decodes, and, as GB18030, looks like Chinese."""
     decoder = codecs.getincrementaldecoder(encoding)()
     beyond_ascii = in_gb2312 = 0
     with path.open("rb") as raw:
@@ -126,4 +152,4 @@ def _reads_as(path: Path, encoding: str) -> bool:
             decoder.decode(b"", final=True)
         except UnicodeDecodeError:
             return False
-    return encoding == "utf-8" or in_gb2312 >= GB2312_SHARE * beyond_ascii
+    return encoding != "gb18030" or in_gb2312 >= GB2312_SHARE * beyond_ascii

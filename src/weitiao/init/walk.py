@@ -1,0 +1,148 @@
+"""`weitiao init`: the walk from a file to its config. Results go to standard output."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from weitiao.config import DataSection, RunConfig, load_config
+from weitiao.data.formats.delimited import SEPARATORS, separator
+from weitiao.data.formats.text_file import sniffed
+from weitiao.data.source import data_file, read_rows
+from weitiao.data.splits import SPELLINGS, load
+from weitiao.errors import ConfigError, DataError, WeitiaoError
+from weitiao.hub.package_index import atomic
+from weitiao.images import image_root
+from weitiao.init.cautions import cautions
+from weitiao.init.counts import Counts, counts
+from weitiao.init.found import Asked, Found
+from weitiao.init.held_out import Say, held_out, split_rows
+from weitiao.init.machine import card
+from weitiao.init.proposals import LEAST_ROWS, Proposal, Rows, estimated, proposal
+from weitiao.init.roles import roles
+from weitiao.init.table import Column, headless, table
+from weitiao.init.written import Source, settings, yaml_text
+from weitiao.tasks.base import task_options
+from weitiao.types import Row
+
+TEXT_FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
+
+
+def init(
+    file: str,
+    asked: Asked,
+    *,
+    model: str | None = None,
+    output: Path | None = None,
+    images: str | None = None,
+    encoding: str | None = None,
+    overwrite: bool = False,
+    say: Say = print,
+) -> Path:
+    """Write a config for `file`; its path. What is decided, and why, goes to `say`.
+
+    output: by default `config_name(file)` in the working directory. Raises ConfigError when that is there and not to be
+    overwritten, DataError when the file cannot be read or does not tell what it is for.
+    """
+    target = output or Path(config_name(file))
+    _refuse_to_overwrite(target, file, overwrite)
+    data, rows = _read(file, images, encoding, say)
+    columns = table(rows)
+    _refuse_headless(file, columns)
+    for column in columns.values():
+        say(f"  {column.told()}")
+    found = roles(columns, asked, image_root(data_file(file), data))
+    seen = counts(rows, found)
+    for line in (*found.reasons, *seen.lines, *map(_warning, seen.warnings)):
+        say(line)
+    chosen = held_out(file, data, found, len(rows), say)
+    made = _proposed(found, seen, split_rows(chosen, found, data, rows), model, say)
+    source, command = Source(file, data.encoding, columns, images, chosen), next_command(target)
+    with atomic(target) as written:
+        written.write(yaml_text(target.stem, source, found, made, seen.language, command).encode())
+    works = _try(load_config(target), say)
+    say(f"wrote {target}; {'next' if works else 'once that is mended'}:\n  {command}")
+    return target
+
+
+def next_command(config: Path) -> str:
+    """What to call with a fresh config."""
+    return f"weitiao train {shlex.quote(str(config))}"
+
+
+def config_name(file: str) -> str:
+    """`reviews.csv` → `reviews.yaml`; a file called after a split goes by its folder: `reviews/train.csv`."""
+    path = Path(file)
+    stem = path.parent.resolve().name if path.stem.lower() in SPELLINGS else path.stem or path.resolve().name
+    return f"{stem or 'config'}.yaml"
+
+
+def _refuse_to_overwrite(target: Path, file: str, overwrite: bool) -> None:
+    if target.is_dir():
+        raise ConfigError(f"{target}: is a folder; name a file with -o")
+    if target.exists() and (target.samefile(file) if Path(file).exists() else False):
+        raise ConfigError(f"{target}: is the data file itself; name another one with -o")
+    if target.exists() and not overwrite:
+        raise ConfigError(f"{target}: there already; name another file with -o, or pass --overwrite")
+
+
+def _read(file: str, images: str | None, encoding: str | None, say: Say) -> tuple[DataSection, list[Row]]:
+    """How the file is read, and its rows; at least so many that some can be held out."""
+    path = data_file(file)
+    is_text = path.is_file() and path.suffix.lower() in TEXT_FILES
+    try:
+        data = DataSection(train=file, encoding=encoding or (sniffed(path) if is_text else "utf-8"), images=images)
+    except DataError as error:
+        raise DataError(f"{error}; with --encoding") from None
+    rows = read_rows(file, data)
+    how = [f"read as {data.encoding}"] * is_text
+    if path.suffix.lower() in SEPARATORS:
+        how.append(f"cells parted by {NAMES[separator(path, data.encoding)]}")
+    say(", ".join([f"{file}: {len(rows):,} rows", *how]))
+    if len(rows) < LEAST_ROWS:
+        raise DataError(
+            f"{file}: {len(rows)} row{'s' * (len(rows) != 1)}; wanted at least {LEAST_ROWS}, as some are held out to "
+            "validate and test: label more rows"
+        )
+    return data, rows
+
+
+def _refuse_headless(file: str, columns: Mapping[str, Column]) -> None:
+    if Path(file).suffix.lower() in (*SEPARATORS, ".xlsx") and (name := headless(columns)):
+        raise DataError(
+            f"{file}: column {name!r} holds its own name as a value, so the first row looks like data; "
+            "write the names of the columns above it, such as text,label"
+        )
+
+
+def _proposed(found: Found, seen: Counts, rows: Rows, model: str | None, say: Say) -> Proposal:
+    here = card()
+    made = proposal(found.task, rows, seen.lengths, seen.images, here.gib if here else None, model)
+    say(f"card: {here.told() if here else 'none found (by nvidia-smi)'}")
+    say(f"model: {made.model.name}, {made.model_why}")
+    tokens = [f"tokens: {estimated(seen.lengths, made.model)}"] if any(text.all for text in seen.lengths) else []
+    for line in (*tokens, *settings(made)):
+        say(line)
+    for text in cautions(made, here, found.task, seen.language, rows.test):
+        say(_warning(text))
+    return made
+
+
+def _try(config: RunConfig, say: Say) -> bool:
+    """Make splits and examples as `train` does, and say what comes of it; whether it can begin."""
+    try:
+        _, splits = load(config.data, task_options(config.task), config.run.seed)
+    except WeitiaoError as error:
+        say(_warning(f"`train` will stop here: {error}"))
+        return False
+    for note in splits.notes:
+        say(note)
+    used = ", ".join(f"{len(getattr(splits, name)):,} {name}" for name in ("train", "validation", "test"))
+    say(f"rows of a run: {used}")
+    return True
+
+
+def _warning(text: str) -> str:
+    return f"warning: {text}"
