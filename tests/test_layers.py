@@ -11,7 +11,20 @@ import weitiao
 
 ROOT = Path(weitiao.__file__).parent
 ORDER = (
-    *("errors", "types", "config", "run_folder", "images", "hub", "metrics", "tracking", "tasks", "families", "data"),
+    *(
+        "errors",
+        "types",
+        "other_spellings",
+        "config",
+        "run_folder",
+        "images",
+        "hub",
+        "metrics",
+        "tracking",
+        "tasks",
+        "families",
+        "data",
+    ),
     *(
         "model",
         "engine",

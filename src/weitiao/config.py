@@ -2,6 +2,7 @@
 
 A config is a YAML file (or the name of one in `weitiao/configs/`) plus `section.key=value` from the command line.
 Unknown keys are errors that name the nearest valid one. `docs/config.md` is generated from this file.
+Keys of LLaMA-Factory and ms-swift are turned into ours by `other_spellings.py`, each with a line that says so.
 The `task` section is open here: each task checks its own options with `validated`.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
@@ -18,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from weitiao.errors import ConfigError
+from weitiao.other_spellings import LEFT_OUT, is_theirs, turned
 
 SCHEMA_VERSION = 1
 SHIPPED = Path(__file__).parent / "configs"
@@ -130,8 +133,8 @@ class TrainingSection(Section):
     """Examples in one optimizer update (batch × accumulation elsewhere)."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
     """Course of the learning rate after warm-up."""
-    warmup_steps: int = Field(0, ge=0)
-    """Steps over which the learning rate rises from 0."""
+    warmup_steps: int | float = Field(0, ge=0, allow_inf_nan=False)
+    """Steps over which the learning rate rises from 0; below 1, the share of all steps."""
     weight_decay: float = Field(0.0, ge=0)
     """Decoupled weight decay of the adapters."""
     max_grad_norm: float = Field(1.0, gt=0)
@@ -147,6 +150,13 @@ class TrainingSection(Section):
     on_cpu: Literal["refuse", "allow"] = "refuse"
     """Whether a model of more than a billion parameters may be trained on a CPU, which takes days: `refuse` says how
     long, `allow` does it."""
+
+    @field_validator("warmup_steps")
+    @classmethod
+    def _steps_or_share(cls, value: int | float) -> int | float:
+        if value >= 1 and value != int(value):
+            raise ValueError("wanted a whole number of steps, or a share of them below 1")
+        return int(value) if value >= 1 or not value else value
 
 
 class EvaluationSection(Section):
@@ -238,6 +248,7 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
 
     source: path of a YAML file, the name of a shipped config, or a mapping.
     overrides: `section.key=value`; the value is read as YAML, so `null`, `true`, `1e-4` and `[a, b]` work.
+    Keys of LLaMA-Factory and ms-swift are understood in both; what becomes of each is a line on standard error.
     Raises ConfigError with one line for the first thing that is wrong.
     """
     if isinstance(source, Mapping):
@@ -246,8 +257,8 @@ def load_config(source: str | Path | Mapping[str, Any], overrides: Sequence[str]
     else:
         path = resolve_config(source)
         values, where = _read_yaml(path), str(source)
-    for override in overrides:
-        _apply(values, override)
+    _turn_theirs(values, where)
+    _override(values, overrides, where)
     return validated(RunConfig, values, where)
 
 
@@ -336,15 +347,102 @@ _Dumper.add_representer(
 )
 
 
-def _apply(values: dict[str, Any], override: str) -> None:
+def _turn_theirs(values: dict[str, Any], where: str) -> None:
+    """Keys of other programs become ours, in place; what becomes of each is printed."""
+    theirs: dict[str, Any] = {}
+    for name, value in list(values.items()):
+        if _foreign((name,), value):
+            theirs[name] = values.pop(name)
+        elif isinstance(value, dict) and name != "task":
+            for key in [key for key in value if _foreign((name, key), value[key])]:
+                if key in theirs:
+                    raise ConfigError(f"{where}: key `{key}` is given twice; remove one")
+                theirs[key] = value.pop(key)
+    if not theirs:
+        return
+    whole = not isinstance(values.get("model"), dict)
+    for name, value in _ours(theirs, values, where).items():
+        section, key = name.split(".")
+        there = values.get(section, {})
+        if isinstance(there, dict) and there.get(key, value) != value:
+            if value is None:
+                continue
+            raise ConfigError(
+                f"{where}: key `{name}` is given twice, {_shown(there[key])} and {_shown(value)} by another program's "
+                "key; remove one"
+            )
+        _put(values, name, value)
+    if whole:
+        _say_what_is_left_out(values)
+
+
+def _override(values: dict[str, Any], overrides: Sequence[str], where: str) -> None:
+    theirs: dict[str, Any] = {}
+    for override in overrides:
+        names, value = _read_override(override)
+        if _foreign(names, value):
+            theirs[names[-1]] = value
+        else:
+            _apply(values, names, value, override)
+    for name, value in _ours(theirs, values, where).items():
+        _put(values, name, value)
+
+
+def _foreign(names: Sequence[str], value: Any) -> bool:
+    """Whether a key is another program's. One of ours never is; `model` with a text is, since ours has keys below."""
+    *sections, key = names
+    fields = RunConfig.model_fields
+    if not sections:
+        return is_theirs(key) and (key not in fields or isinstance(value, str))
+    section = fields[sections[0]].annotation if sections[0] in fields and len(sections) == 1 else None
+    is_section = isinstance(section, type) and issubclass(section, BaseModel)
+    return is_section and key not in section.model_fields and is_theirs(key)  # type: ignore[union-attr]
+
+
+def _ours(theirs: Mapping[str, Any], values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    try:
+        ours, lines = turned(theirs, has_task="task" in values)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    for line in lines:
+        print(line, file=sys.stderr)
+    return ours
+
+
+def _put(values: dict[str, Any], name: str, value: Any) -> None:
+    section, key = name.split(".")
+    place = values.setdefault(section, {})
+    if isinstance(place, dict):  # else the check of the whole says what is wrong
+        place[key] = value
+
+
+def _say_what_is_left_out(values: Mapping[str, Any]) -> None:
+    """Defaults differ from program to program, and a config that is carried over relies on some."""
+    told = []
+    for name in LEFT_OUT:
+        section, key = name.split(".")
+        if key not in (values.get(section) or {}):
+            fields: dict[str, Any] = RunConfig.model_fields[section].annotation.model_fields  # type: ignore[union-attr]
+            default = fields[key].default
+            told.append(f"{name} = {_shown(default)}")
+    if "task" not in values:
+        print("left out there: task; their fine-tuning is `task.name=generation`", file=sys.stderr)
+    if told:
+        print(f"left out there, so by our defaults: {', '.join(told)}", file=sys.stderr)
+
+
+def _read_override(override: str) -> tuple[list[str], Any]:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ConfigError(f"{override!r}: wanted key=value, such as training.learning_rate=1e-4")
-    *sections, last = key.strip().split(".")
     try:
-        value = yaml.load(text, Loader=_Loader)
+        return key.strip().split("."), yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError):
         raise ConfigError(f"{override!r}: the value is not valid YAML; quote it") from None
+
+
+def _apply(values: dict[str, Any], names: Sequence[str], value: Any, override: str) -> None:
+    *sections, last = names
     place = values
     for name in sections:
         inner = place.setdefault(name, {})
