@@ -186,6 +186,7 @@ def test_wrong_entities_are_refused_with_their_place(entity, message):
         ({"text": "李华", "entities": None}, "no entities"),
         ({"text": "李华", "entities": "李华"}, "`entities` must be a list, found str"),
         ({"text": "李华", "entities": {}}, "must be a list, found dict"),
+        ({"text": "李华", "entities": "[{"}, "which is no valid JSON .*correct the cell"),
         ({"entities": []}, "no text; wanted a field 'text' or .*found entities"),
         ({"text": " \n", "entities": []}, "the text is empty"),
         ({"text": 3, "entities": []}, "must be a string, found int 3"),

@@ -22,7 +22,5 @@ def test_what_a_config_takes(given, wanted):
 
 
 def test_half_a_step_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"`training\.warmup_steps` = 2\.5: wanted a whole number"
-    ):
+    with pytest.raises(ConfigError, match=r"`training\.warmup_steps` = 2\.5: wanted a whole number"):
         load_config({**SMALL, "training": {"warmup_steps": 2.5}})

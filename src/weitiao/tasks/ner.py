@@ -13,6 +13,7 @@ The model writes no offsets: a small model cannot count. They are found again by
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -122,8 +123,10 @@ class Ner(Task):
     @classmethod
     def _entities_in(cls, row: Row) -> list[Any] | None:
         value = cls.field(row, "entities")
-        if value is None:
+        if value is None or value == "":
             return None
+        if isinstance(value, str) and value.lstrip().startswith("["):  # a cell of a table
+            value = _list_in_cell(value, row)
         if not isinstance(value, list | tuple):
             raise DataError(f"{row.place}: `entities` must be a list, found {type(value).__name__} {value!r:.60}")
         return list(value)
@@ -335,3 +338,12 @@ def _located(item: Any, text: str, row: Row) -> Entity:
 
 
 TASK = Ner
+
+
+def _list_in_cell(cell: str, row: Row) -> Any:
+    try:
+        return json.loads(cell)
+    except ValueError as error:
+        raise DataError(
+            f"{row.place}: `entities` is {cell!r:.60}, which is no valid JSON ({error}); correct the cell"
+        ) from None
