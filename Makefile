@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DELETE_ON_ERROR:
-.PHONY: demo test lint docs-config
+.PHONY: demo test lint docs docs-config wheel
 
 # Fine-tune a real small model on real data, measure it, show ten predictions.
 demo: $(STAMP)
@@ -23,9 +23,22 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Write docs/config.md from the config's own fields.
+# Build the documentation into build/docs, to be opened there; a broken link fails.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
+
+# Write docs/config.md from the config's own fields, and the tables of other programs' keys.
 docs-config: $(STAMP)
 	$(BIN)/python docs/make_config_reference.py
+	$(BIN)/python docs/make_key_tables.py
+
+# Build the wheel, install it into a fresh environment, and start it there.
+wheel: $(STAMP)
+	.ci/wheel $(BIN)/python
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[docs]'
+	@touch $@
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f"Weitiao needs Python 3.11 or newer, $(PYTHON) is {v.major}.{v.minor}; call make with PYTHON=python3.12 or the like")'
