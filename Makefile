@@ -23,9 +23,11 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Build the documentation into build/docs, to be opened there; a broken link fails.
+# Build the documentation into build/docs, to be opened there; a broken link fails, and so does a page that
+# would load something from the network.
 docs: $(VENV)/.docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
+	@! grep -rlE '<(script|img|iframe)[^>]+src="https?:|<link[^>]+rel="(stylesheet|preconnect)"[^>]+href="https?:' --include='*.html' build/docs
 
 # Write docs/config.md from the config's own fields, and the tables of other programs' keys.
 docs-config: $(STAMP)
