@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import ABC
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -43,14 +42,14 @@ class Batch:
     """What near rows have nearly in common: the key; where answers are free texts, with the answer."""
 
 
-class Check(ABC):
+class Check:
     """One subject. `look` is called with all rows, batch by batch; then `findings` and `facts` once."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
 
-    def look(self, batch: Batch) -> None:  # noqa: B027  (some look at the table alone)
-        pass
+    def look(self, batch: Batch) -> None:
+        """See rows while they are in memory; not all checks need to."""
 
     def findings(self, table: Table) -> Iterator[Finding]:
         """Only what was found: none has a count of 0."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+from numpy.typing import NDArray
+
+T = TypeVar("T")
 MOST_EXAMPLES = 3
-LONGEST_EXAMPLE = 70
+LONGEST_EXAMPLE = 160
 """Characters of a text that is shown."""
 Level = Literal["error", "warning", "note"]
 """Training refuses errors; a warning is worth a look; a note is worth knowing."""
@@ -30,6 +34,10 @@ class Finding:
         if len(self.examples) < MOST_EXAMPLES:
             self.examples.append((place, clipped(text)))
 
+    def name_first(self, found: Sequence[T] | NDArray[Any], told: Callable[[Any], tuple[str, str]]) -> None:
+        """Keep the first of what was counted as examples; told: the place and text of one."""
+        self.examples = [told(one) for one in found[:MOST_EXAMPLES]]
+
     def record(self) -> dict[str, Any]:
         """As JSON."""
         examples = [{"place": place, "text": text} for place, text in self.examples]
@@ -45,3 +53,9 @@ def clipped(text: str, most: int = LONGEST_EXAMPLE) -> str:
 def rows(count: int, kind: str = "") -> str:
     """`1 row`, `1,200 training rows`."""
     return f"{count:,} {kind + ' ' if kind else ''}row{'' if count == 1 else 's'}"
+
+
+def percent(part: int, whole: int) -> str:
+    """`12.3 %`, `< 0.1 %`."""
+    share = 100 * part / max(whole, 1)
+    return "< 0.1 %" if 0 < share < 0.1 else f"{share:.1f} %"

@@ -52,8 +52,9 @@ class Meetings:
             self._within = int((keys <= self.limit).sum())
 
     @property
-    def sampled(self) -> bool:
-        return self.limit < 2**64 - 1
+    def share(self) -> float:
+        """Of all texts that are looked at."""
+        return (self.limit + 1) / 2**64
 
     def pairs(self, wanted: Positions) -> tuple[NDArray[np.int64], int]:
         """Pairs [pairs, 2] of those of the `wanted` rows (their numbers) that meet, and how many were left out.

@@ -38,13 +38,14 @@ class Trouble:
 
     def __init__(self) -> None:
         self._found: dict[str, Finding] = {}
+        self.numbers: list[int] = []
+        """Of those that were typed before."""
 
-    def add(self, error: WeitiaoError) -> None:
+    def add(self, error: WeitiaoError, number: int | None = None) -> None:
         place, _, said = str(error).partition(": ")
-        finding = self._found.setdefault(error.finding, Finding(error.finding, "error"))
-        finding.add(place, "")
-        if finding.examples[-1:] == [(place, "")]:
-            finding.examples[-1] = (place, said)
+        self._found.setdefault(error.finding, Finding(error.finding, "error")).add(place, said)
+        if number is not None:
+            self.numbers.append(number)
 
     @property
     def count(self) -> int:

@@ -1,7 +1,8 @@
-"""A result on a terminal, on one screen."""
+"""A result on a terminal, on one screen. What does not fit on a line is cut on a terminal, and whole in a pipe."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -9,12 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from weitiao.check.finding import clipped
-
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 SIGNS = {"error": "✗", "warning": "!", "note": "·"}
-BARS = 8
-"""Lines of the histogram."""
+SPLITS = {"train": "training", "validation": "validation", "test": "test"}
+BARS = 6
+"""Lines of the histogram, without that of the longest texts."""
 WIDTH = 32
 """Characters of its longest bar."""
 LABELS = 8
@@ -23,43 +23,59 @@ LABELS = 8
 
 def show(result: Mapping[str, Any], console: Console | None = None) -> None:
     console = console or Console(highlight=False)
-    console.print(head(result), markup=False, soft_wrap=True)
+    folder = common_folder(result)
+    lines = [Text(head(result), style="bold"), *([Text(f"files in {folder}")] if folder else [])]
     if result.get("tokens"):
-        console.print()
-        for line in histogram(result["tokens"]):
-            console.print(line)
+        lines += [Text(), *_lengths(result["tokens"])]
     if result.get("labels"):
-        console.print()
-        console.print(_labels(result["labels"]))
-    for line in _cost(result["cost"]):
-        console.print(line, markup=False)
-    console.print()
-    for finding in result["findings"]:
-        _finding(finding, console)
-    console.print(verdict(result), style="bold", markup=False)
+        lines += [Text(), *_labels(result["labels"])]
+    lines += [Text(line) for line in _cost(result["cost"])]
+    lines += [Text(f"note: {note}") for note in result.get("notes", ())]
+    lines += [Text(), *(line for finding in result["findings"] for line in _finding(finding, folder))]
+    for line in [*lines, Text(verdict(result), style="bold")]:
+        console.print(line, soft_wrap=not console.is_terminal)
 
 
 def head(result: Mapping[str, Any]) -> str:
     rows = result["rows"]
-    told = [f"{rows[name]:,} {'training' if name == 'train' else name}" for name in ("train", "validation", "test")]
+    told = [f"{rows[name]:,} {kind}" for name, kind in SPLITS.items()]
     more = [f"{rows[name]:,} {name}" for name in ("unused", "refused") if rows[name]]
     return f"{result['task']} · {result['model']} · rows: {', '.join([*told, *more])}"
 
 
-def histogram(tokens: Mapping[str, Any]) -> Iterator[Text]:
-    """Lengths of the texts before they are shortened, in a few bars, those beyond `max_length` marked."""
-    texts, rows = tokens["texts"], tokens["rows"]
-    most = tokens["max_length"]
+def verdict(result: Mapping[str, Any]) -> str:
+    """How many of each level, in a line."""
+    count = {level: sum(finding["level"] == level for finding in result["findings"]) for level in STYLES}
+    if not any(count.values()):
+        return "nothing found"
+    listed = ", ".join(f"{n} {level}{'' if n == 1 else 's'}" for level, n in count.items() if n)
+    return listed + ("; training refuses these files" if count["error"] else "")
+
+
+def common_folder(result: Mapping[str, Any]) -> str:
+    """The folder of all files where there are several, with a slash at its end; else nothing."""
+    folders = {os.path.dirname(path) for path in result["files"]}
+    folder = folders.pop() if len(folders) == 1 else ""
+    return f"{folder}/" if folder else ""
+
+
+def _lengths(tokens: Mapping[str, Any]) -> Iterator[Text]:
+    """Lengths of the texts before they are shortened, as bars; those beyond `data.max_length` in another colour."""
+    texts, rows, most = tokens["texts"], tokens["rows"], tokens["max_length"]
     yield Text(
-        f"tokens of a training text: median {texts['median']:,}, 95 % ≤ {texts['p95']:,}, longest {texts['max']:,} "
-        f"(data.max_length {most:,}); with prompt and answer: median {rows['median']:,}, {tokens['all']:,} in all"
+        f"tokens of a training text: median {texts['median']:,}, 95 % up to {texts['p95']:,}, longest {texts['max']:,}; "
+        f"{tokens['above']:,} above data.max_length={most}"
     )
     bars = _merged(texts["histogram"]["edges"], texts["histogram"]["counts"])
+    if texts["longer"]:
+        bars.append((bars[-1][1], texts["max"] + 1, texts["longer"]))
     highest = max(count for _, _, count in bars)
     for low, high, count in bars:
         bar = "█" * max(round(WIDTH * count / highest), 1 if count else 0)
-        style = "yellow" if low > most else ""
-        yield Text.assemble(f"{low:>7,}–{high - 1:<7,} ", (f"{bar:<{WIDTH}}", style), f" {count:,}")
+        yield Text.assemble(
+            f"{low:>7,}–{high - 1:<7,}", (f"{bar:<{WIDTH}}", "yellow" if low > most else ""), f" {count:,}"
+        )
+    yield Text(f"with prompt and answer: median {rows['median']:,}, longest {rows['max']:,}, {tokens['all']:,} in all")
 
 
 def _merged(edges: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int, int]]:
@@ -71,16 +87,19 @@ def _merged(edges: Sequence[int], counts: Sequence[int]) -> list[tuple[int, int,
     ]
 
 
-def _labels(labels: Mapping[str, Mapping[str, int]]) -> Table:
+def _labels(labels: Mapping[str, Mapping[str, int]]) -> Iterator[Text]:
     table = Table(box=None, pad_edge=False)
-    table.add_column("rows that name", overflow="ellipsis", max_width=40)
-    for split in ("train", "validation", "test"):
-        table.add_column("training" if split == "train" else split, justify="right")
+    table.add_column("rows that name", overflow="ellipsis", max_width=40, no_wrap=True)
+    for kind in SPLITS.values():
+        table.add_column(kind, justify="right")
     for name, counts in list(labels.items())[:LABELS]:
-        table.add_row(Text(name), *(f"{counts[split]:,}" for split in ("train", "validation", "test")))
+        table.add_row(Text(name), *(f"{counts[split]:,}" for split in SPLITS))
+    console = Console(width=100, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    yield from map(Text, captured.get().rstrip("\n").split("\n"))
     if len(labels) > LABELS:
-        table.add_row(Text(f"… and {len(labels) - LABELS:,} more", style="dim"))
-    return table
+        yield Text(f"… and {len(labels) - LABELS:,} more", style="dim")
 
 
 def _cost(cost: Mapping[str, Any] | None) -> Iterator[str]:
@@ -89,18 +108,12 @@ def _cost(cost: Mapping[str, Any] | None) -> Iterator[str]:
         yield f"{name}: {told}"
 
 
-def _finding(finding: Mapping[str, Any], console: Console) -> None:
+def _finding(finding: Mapping[str, Any], folder: str) -> Iterator[Text]:
     style = STYLES[finding["level"]]
-    console.print(Text.assemble((f"{SIGNS[finding['level']]} {finding['name']}", style), f"  {finding['what']}"))
+    yield Text.assemble((f"{SIGNS[finding['level']]} {finding['name']}", style), f"  {finding['what']}")
+    if finding["level"] == "note":  # the page has the rest
+        return
     for example in finding["examples"]:
-        console.print(Text(f"    {example['place']}  {clipped(example['text'], 100)}".rstrip(), style="dim"))
-    console.print(Text(f"    → {finding['do']}"))
-
-
-def verdict(result: Mapping[str, Any]) -> str:
-    """How many of each, in a line."""
-    count = {level: sum(finding["level"] == level for finding in result["findings"]) for level in STYLES}
-    if not any(count.values()):
-        return "nothing found"
-    listed = ", ".join(f"{n} {level}{'' if n == 1 else 's'}" for level, n in count.items() if n)
-    return listed + ("; training would refuse these rows" if count["error"] else "")
+        line = f"    {example['place'].replace(folder, '') if folder else example['place']}  {example['text']}"
+        yield Text(line.rstrip(), style="dim", no_wrap=True, overflow="ellipsis")
+    yield Text(f"    → {finding['do']}")

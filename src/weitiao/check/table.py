@@ -28,7 +28,7 @@ class Texts:
     """Texts by number, in a file that goes when it is closed."""
 
     def __init__(self) -> None:
-        self._file = TemporaryFile(prefix="weitiao-check-")
+        self._file = TemporaryFile(prefix="weitiao-check-")  # noqa: SIM115  (open as long as the table)
         self._ends = array("Q", [0])
 
     def __len__(self) -> int:
@@ -82,11 +82,24 @@ class Table:
     def place(self, at: int) -> str:
         return f"{list(self._files)[self.file[at]]}:{self.line[at]}"
 
-    def settle(self, data: DataSection, seed: int) -> None:
-        """Give each row the split that it has in training. No row is added after that."""
+    def places(self, pair: Positions, sign: str) -> str:
+        """Two rows, each with its label where these differ, and a sign between them."""
+        one, two = pair.tolist()
+        names = [", ".join(self.names[self.stratum[at]]) for at in (one, two)]
+        labels = [f" [{name}]" if names[0] != names[1] else "" for name in names]
+        return f"{self.place(one)}{labels[0]} {sign} {self.place(two)}{labels[1]}"
+
+    def settle(self, data: DataSection, seed: int, refused: Sequence[int] = ()) -> None:
+        """Give each row the split that it has in training. No row is added after that.
+
+        refused: rows that training refuses; no split has them.
+        """
         self.key, self.answer, self.stratum = map(self.column, ("key", "answer", "stratum"))
         self.file, self.line = self.column("file"), self.column("line")
-        self.split: NDArray[np.uint8] = self.column("split").copy()
+        self.split_said: NDArray[np.uint8] = self.column("split")
+        """By the files or the field of the rows, before anything is drawn."""
+        self.split: NDArray[np.uint8] = self.split_said.copy()
+        self.split[list(refused)] = UNUSED
         for keeps in ("test", "validation"):
             for loses in NAMES[NAMES.index(keeps) + 1 :]:
                 self._leave_out(keeps, loses)

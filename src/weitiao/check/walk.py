@@ -7,7 +7,8 @@ A result is plain JSON, and all that the screen and the page know:
     rows            {"train": …, "validation": …, "test": …, "unused": …, "refused": …}
     files           file → SHA-256
     findings        [{"name", "level", "what", "do", "count", "examples": [{"place", "text"}]}], errors first
-    tokens, labels, near     figures of the checks, where they have any
+    tokens, labels           figures of the checks, where they have any
+    read_back, notes         rows whose tokens were read back; what was not looked at
     cost            memory, minutes and price of a training, once it is estimated; null until then
     seconds         that it took
 """
@@ -61,7 +62,7 @@ def check(config: RunConfig, screen: Screen | None = None) -> dict[str, Any]:
         pictures = pictures or any(example.images for example in batch.examples)
         for one in looked:
             one.look(batch)
-    table.settle(config.data, config.run.seed)
+    table.settle(config.data, config.run.seed, setting.trouble.numbers)
     result = _result(setting, table, looked, files)
     result["seconds"] = round(time.monotonic() - start, 3)
     if not pictures:  # their content is not in the key
@@ -103,7 +104,10 @@ def _result(setting: Setting, table: Table, looked: list[Check], files: dict[str
     findings += [finding for one in looked for finding in one.findings(table)]
     findings.sort(key=lambda finding: LEVELS.index(finding.level))
     rows = {name: len(table.of(name)) for name in reversed(NAMES)}
-    rows |= {"unused": int((table.split == UNUSED).sum()), "refused": setting.trouble.count}
+    rows |= {
+        "unused": int((table.split == UNUSED).sum()) - len(setting.trouble.numbers),
+        "refused": setting.trouble.count,
+    }
     facts: dict[str, Any] = {}
     for one in looked:
         facts |= one.facts(table)

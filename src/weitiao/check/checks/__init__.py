@@ -1,5 +1,5 @@
 """The checks, one file a subject. To add one, write `checks/<name>.py` with a subclass of `check.base.Check` named
-`CHECK`; the file's name is the registry. Each name of a finding has a section in `docs/check.md`, which a test looks for.
+`CHECK`; the file's name is the registry. Each finding's name has a line in `docs/check.md`, which a test looks for.
 """
 
 from __future__ import annotations

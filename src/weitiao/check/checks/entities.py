@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from weitiao.check.base import Batch, Check, Setting
-from weitiao.check.finding import Finding
+from weitiao.check.finding import Finding, rows
 from weitiao.check.table import Table
 from weitiao.metrics.entities import Entity
 from weitiao.tasks.base import Example
@@ -93,8 +93,8 @@ class Entities(Check):
             count, ceiling = self._ambiguous.count, float(self._statistic(np.asarray(self._counts)[None])[0])
             self._ambiguous.level = "warning" if ceiling < 0.99 else "note"
             self._ambiguous.what = (
-                f"of {count:,} row{'' if count == 1 else 's'} the answer does not lead back to its offsets, as an earlier mention is not "
-                f"marked; F1 cannot pass {ceiling:.4f}"
+                f"the answers of {rows(count)} do not lead back to all offsets, as an earlier mention of a text is not "
+                f"marked: F1 cannot pass {ceiling:.4f}"
             )
             self._ambiguous.do = "mark every mention of an entity, or none but the first"
             yield self._ambiguous

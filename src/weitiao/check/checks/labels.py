@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from weitiao.check.base import Check
-from weitiao.check.finding import Finding
+from weitiao.check.finding import Finding, percent
 from weitiao.check.table import Table
 from weitiao.data.splits import NAMES
 
@@ -85,13 +85,9 @@ class Labels(Check):
             return
         name, most = counts.most_common(1)[0]
         if most / rows >= DOMINANT:
-            yield Finding(
-                "dominant-label",
-                "warning",
-                f"{most / rows:.1%} of the training rows are {name!r}; accuracy says little beside that",
-                "look at macro_f1, which counts each label alike (evaluation.metric=macro_f1), or add rows of the others",
-                most,
-            )
+            what = f"{percent(most, rows)} of the training rows are {name!r}; accuracy says little beside that"
+            do = "judge by macro_f1, which counts each label alike (evaluation.metric=macro_f1), or add other rows"
+            yield Finding("dominant-label", "warning", what, do, most)
 
     def facts(self, table: Table) -> dict[str, Any]:
         if not self.setting.task.has_labels:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from weitiao.check.base import Batch, Check, Setting
-from weitiao.check.finding import MOST_EXAMPLES, Finding, clipped, rows
+from weitiao.check.finding import Finding, clipped, percent, rows
 from weitiao.check.meetings import Meetings
 from weitiao.check.minhash import SHINGLES, jaccard
 from weitiao.check.table import UNUSED, Table, digest
@@ -23,6 +23,10 @@ NEAR = 0.8
 """Jaccard index of shingles from which on texts are nearly the same."""
 SHORTEST = 4
 """Times the length of a shingle that a text must have; one changed letter changes most of a shorter one."""
+FEW = 0.005
+"""Share of the rows below which it is no more than a note."""
+Pairs = NDArray[np.int64]
+"""[pairs, 2]: the row that is told of, the row beside it."""
 
 
 class Near(Check):
@@ -30,97 +34,78 @@ class Near(Check):
         super().__init__(setting)
         self.shingle = SHINGLES[setting.task.options.language or "en"]
         self.meetings = Meetings(self.shingle)
-        self.texts = 0
-        self._pairs: NDArray[np.int64] | None = None
-        self._left_out = 0
+        self._pairs_left_out = 0
 
     def look(self, batch: Batch) -> None:
-        kept = [
-            at
-            for at, example in enumerate(batch.examples)
-            if not example.images and len(batch.texts[at]) >= SHORTEST * self.shingle
-        ]
+        long = [len(text) >= SHORTEST * self.shingle for text in batch.texts]
+        kept = [at for at, example in enumerate(batch.examples) if long[at] and not example.images]
         texts = [batch.texts[at].casefold() for at in kept]
-        self.texts += len(kept)
         self.meetings.add([batch.start + at for at in kept], [digest(text) for text in texts], texts)
 
     def findings(self, table: Table) -> Iterator[Finding]:
         pairs = self._near(table)
-        self.meetings.close()
-        if not len(pairs):
-            return
-        split = table.split[pairs]
-        yield from self._leaked(table, pairs, split)
-        within = pairs[(split == NAMES.index("train")).all(axis=1)]
-        if not len(within):
-            return
-        differ = table.answer[within[:, 0]] != table.answer[within[:, 1]]
+        yield from _leaked(table, pairs)
+        later = pairs[(table.split[pairs] == NAMES.index("train")).all(axis=1)][:, ::-1]
+        differ = table.answer[later[:, 0]] != table.answer[later[:, 1]]
         if self.setting.task.picks_one and differ.any():
-            yield self._finding(
-                table,
-                within[differ],
-                "near-conflicts",
-                f"{{rows}} differ in their label from one with nearly the same text",
-                "look at them: one of the labels is often wrong",
-            )
-        same = within[~differ]
+            what = "{rows} have another label than one with nearly the same text"
+            do = "look at them: often one of the two labels is wrong"
+            yield _finding(table, "near-conflicts", later[differ], "warning", what, do)
+        same = later[~differ]
         if len(same):
-            yield self._finding(
-                table,
-                same,
-                "near-duplicates",
-                "{rows} have nearly the text of an earlier one, and its answer",
-                "remove them, unless they are to weigh more",
-            )
+            often = len(np.unique(same[:, 0])) >= FEW * len(table.of("train"))
+            what = "{rows} have nearly the text of an earlier one, and its answer"
+            do = "remove them, unless they are to weigh more"
+            yield _finding(table, "near-duplicates", same, "warning" if often else "note", what, do)
 
-    def _near(self, table: Table) -> NDArray[np.int64]:
-        """Pairs of rows in use, of each text the first."""
+    def _near(self, table: Table) -> Pairs:
+        """Pairs of rows in use, of each text the first row, the earlier row first."""
         used = np.flatnonzero(table.split != UNUSED)
         _, first = np.unique(table.key[used], return_index=True)
-        met, self._left_out = self.meetings.pairs(used[np.sort(first)])
-        kept = [self._jaccard(table, one, two) >= NEAR for one, two in met.tolist()]
-        return met[np.array(kept, bool)] if len(met) else met
+        met, self._pairs_left_out = self.meetings.pairs(used[np.sort(first)])
+        self.meetings.close()
+        near = [self._jaccard(table, one, two) >= NEAR for one, two in met.tolist()]
+        return met[np.array(near, bool)]
 
     def _jaccard(self, table: Table, one: int, two: int) -> float:
-        first, second = (table.texts[at].casefold() for at in (one, two))
-        if min(len(first), len(second)) < NEAR * max(len(first), len(second)) / 2:
-            return 0.0
-        return jaccard(first, second, self.shingle)
-
-    def _leaked(self, table: Table, pairs: NDArray[np.int64], split: NDArray[np.uint8]) -> Iterator[Finding]:
-        for keeps in ("test", "validation"):
-            code = NAMES.index(keeps)
-            crossing = pairs[(split == code).any(axis=1) & (split == NAMES.index("train")).any(axis=1)]
-            if not len(crossing):
-                continue
-            held_first = np.where((table.split[crossing[:, 0]] == code)[:, None], crossing, crossing[:, ::-1])
-            share = len(np.unique(held_first[:, 0])) / len(table.of(keeps))
-            yield self._finding(
-                table,
-                held_first[:, ::-1],
-                "near-leakage",
-                f"{{rows}} ({share:.1%} of them) have nearly the text of a training row",
-                "figures on them flatter: split by source, or remove them from the training file",
-                kind=keeps,
-            )
-
-    def _finding(
-        self, table: Table, pairs: NDArray[np.int64], name: str, what: str, do: str, kind: str = "training"
-    ) -> Finding:
-        """pairs: (the row beside, the row that is counted)."""
-        _, first = np.unique(pairs[:, 1], return_index=True)
-        few = len(first) <= len(table) / 100 and name == "near-duplicates"
-        finding = Finding(name, "note" if few else "warning", what.format(rows=rows(len(first), kind)), do, len(first))
-        for at in first[:MOST_EXAMPLES]:
-            beside, row = pairs[at].tolist()
-            finding.examples.append((f"{table.place(row)} ≈ {table.place(beside)}", clipped(table.texts[row])))
-        return finding
+        return jaccard(table.texts[one].casefold(), table.texts[two].casefold(), self.shingle)
 
     def facts(self, table: Table) -> dict[str, Any]:
-        sample = None
-        if self.meetings.sampled:
-            sample = f"a share of {self.meetings.limit / 2**64:.3g} of all texts, by the hash of each"
-        return {"near": {"threshold": NEAR, "texts": self.texts, "sample": sample, "pairs_left_out": self._left_out}}
+        share, left_out = self.meetings.share, self._pairs_left_out
+        notes = [f"nearly equal texts were looked for in a sample: {share:.1%} of all texts, by the hash of each"]
+        notes = notes if share < 1 else []
+        if left_out:
+            notes.append(f"{left_out:,} pairs of texts that may be nearly equal were not compared")
+        return {"notes": notes}
+
+
+def _leaked(table: Table, pairs: Pairs) -> Iterator[Finding]:
+    """Held-out rows with a near text in training."""
+    split = table.split[pairs]
+    told, found, shares = [], [], []
+    for keeps in ("test", "validation"):
+        held = split == NAMES.index(keeps)
+        crossing = held.any(axis=1) & (split == NAMES.index("train")).any(axis=1)
+        some = np.where(held[crossing][:, :1], pairs[crossing], pairs[crossing][:, ::-1])
+        count, whole = len(np.unique(some[:, 0])), len(table.of(keeps))
+        if count:
+            told.append(f"{rows(count, keeps)} ({percent(count, whole)})")
+            found.append(some)
+            shares.append(count / whole)
+    if told:
+        what = f"{' and '.join(told)} have nearly the text of a training row"
+        do = "figures on them flatter: draw the splits by source or author, or remove them from training"
+        level = "warning" if max(shares) >= FEW else "note"
+        yield _finding(table, "near-leakage", np.concatenate(found), level, what, do)
+
+
+def _finding(table: Table, name: str, pairs: Pairs, level: Any, what: str, do: str) -> Finding:
+    _, first = np.unique(pairs[:, 0], return_index=True)
+    finding = Finding(name, level, what.format(rows=rows(len(first), "training")), do, len(first))
+    finding.name_first(
+        pairs[np.sort(first)], lambda pair: (table.places(pair, "≈"), clipped(table.texts[int(pair[0])]))
+    )
+    return finding
 
 
 CHECK = Near

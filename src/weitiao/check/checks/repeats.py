@@ -7,74 +7,92 @@ from collections.abc import Iterator
 import numpy as np
 
 from weitiao.check.base import Check
-from weitiao.check.finding import MOST_EXAMPLES, Finding, clipped, rows
+from weitiao.check.finding import Finding, clipped, rows
 from weitiao.check.table import Positions, Table
+from weitiao.data.splits import NAMES
+
+FEW = 0.01
+"""Share of the rows below which repeats are no more than a note."""
 
 
 class Repeats(Check):
     def findings(self, table: Table) -> Iterator[Finding]:
-        yield from _leakage(table)
-        for split in ("train", "test"):
-            yield from _within(table, split)
+        if table.left_out:
+            yield _leakage(table)
+        within = [_Within(table, split) for split in reversed(NAMES) if len(table.of(split))]
+        yield from _conflicts(table, [one for one in within if len(one.conflicts)])
+        yield from _duplicates(table, [one for one in within if len(one.repeats)])
 
 
-def _leakage(table: Table) -> Iterator[Finding]:
-    """Rows of one split whose text another has. They are left out in training; the files are told of all the same."""
-    for (keeps, loses), lost in table.left_out.items():
-        loser, keeper = ("training" if loses == "train" else loses), keeps
-        what = f"{rows(len(lost), loser)} have a text that the {keeper} rows have, too, and are left out"
-        finding = Finding("leakage", "warning", what, "remove them from one of the files", len(lost))
-        kept = dict(zip(table.key[table.of(keeps)].tolist(), table.of(keeps).tolist(), strict=True))
-        for at in lost[:MOST_EXAMPLES].tolist():
-            other = kept.get(int(table.key[at]))
-            beside = "" if other is None else f" = {table.place(other)}"
-            finding.examples.append((f"{table.place(at)}{beside}", clipped(table.texts[at])))
-        yield finding
-
-
-def _within(table: Table, split: str) -> Iterator[Finding]:
-    train = table.of(split)
-    if not len(train):
-        return
-    order = train[np.argsort(table.key[train], kind="stable")]
-    starts = np.flatnonzero(np.r_[True, np.diff(table.key[order]) != 0])
-    group = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(order)]))
-    different = table.answer[order] != table.answer[order[starts]][group]
-    in_conflict = np.zeros(len(starts), bool)
-    in_conflict[group[different]] = True
-    kind = "training" if split == "train" else split
-    if in_conflict.any():
-        yield _conflicts(table, [part for part in np.split(order, starts[1:]) if len(part) > 1], kind)
-    repeats = np.setdiff1d(np.arange(len(order)), starts)
-    repeats = np.sort(order[repeats[~in_conflict[group[repeats]]]])
-    if len(repeats):
-        level = "warning" if len(repeats) > len(order) / 100 else "note"
-        yield Finding(
-            "duplicates",
-            level,
-            f"{rows(len(repeats), kind)} of {len(train):,} repeat the text and answer of an earlier one",
-            "remove them, unless they are to weigh more" if split == "train" else "remove them: they count twice",
-            len(repeats),
-            [(table.place(at), clipped(table.texts[at])) for at in repeats[:MOST_EXAMPLES].tolist()],
-        )
-
-
-def _conflicts(table: Table, groups: list[Positions], kind: str) -> Finding:
-    groups = [group for group in groups if len(set(table.answer[group].tolist())) > 1]
-    groups.sort(key=lambda group: int(group[0]))
-    do = "no model can get both right: decide for one answer, or allow several (task.multi_label)"
-    finding = Finding("conflicts", "warning", do=do, count=sum(map(len, groups)))
-    texts = f"{len(groups):,} text{'' if len(groups) == 1 else 's'}"
-    finding.what = f"{texts} ({rows(finding.count, kind)}) have different answers"
-    for group in groups[:MOST_EXAMPLES]:
-        first = int(group[0])
-        other = int(group[table.answer[group] != table.answer[first]][0])
-        told = [
-            f"{table.place(at)} [{', '.join(table.names[table.stratum[at]])}]".replace(" []", "")
-            for at in (first, other)
-        ]
-        finding.examples.append((" ≠ ".join(told), clipped(table.texts[first])))
+def _leakage(table: Table) -> Finding:
+    """Rows of one split whose text another has. Training leaves them out; other programs would not."""
+    told = [
+        f"{rows(len(lost), _kind(loses))} {'has' if len(lost) == 1 else 'have'} a text of the {keeps} rows"
+        for (keeps, loses), lost in table.left_out.items()
+    ]
+    pairs = [pair for (keeps, _), lost in table.left_out.items() for pair in _beside(table, keeps, lost)]
+    what = f"{'; '.join(told)}: left out, so that no text is in two splits"
+    finding = Finding("leakage", "warning", what, "remove them from one of the files", len(pairs))
+    finding.name_first(pairs, lambda pair: (table.places(np.array(pair), "="), clipped(table.texts[pair[0]])))
     return finding
+
+
+def _beside(table: Table, keeps: str, lost: Positions) -> list[tuple[int, int]]:
+    """Each lost row with the first row that has its text."""
+    held = np.flatnonzero(table.split_said == NAMES.index(keeps))
+    keys, first = np.unique(table.key[held], return_index=True)
+    return list(zip(lost.tolist(), held[first[np.searchsorted(keys, table.key[lost])]].tolist(), strict=True))
+
+
+class _Within:
+    """What repeats within a split."""
+
+    def __init__(self, table: Table, split: str) -> None:
+        rows_of = table.of(split)
+        order = rows_of[np.argsort(table.key[rows_of], kind="stable")]
+        new = np.r_[True, np.diff(table.key[order]) != 0]
+        group = np.cumsum(new) - 1
+        firsts = order[new][group]
+        differ = table.answer[order] != table.answer[firsts]
+        conflicting = np.isin(group, group[differ])
+        self.split, self.rows = split, len(order)
+        self.repeats = np.sort(order[~new & ~conflicting])
+        """Rows with the text and answer of an earlier one."""
+        self.involved = int(conflicting.sum())
+        """Rows of texts with different answers."""
+        _, one_each = np.unique(group[differ], return_index=True)
+        self.conflicts = np.stack([firsts, order], axis=1)[differ][one_each]
+        """The first row of such a text, and the first that differs from it."""
+
+
+def _duplicates(table: Table, within: list[_Within]) -> Iterator[Finding]:
+    if not within:
+        return
+    told = [f"{len(one.repeats):,} of {rows(one.rows, _kind(one.split))}" for one in within]
+    repeats = np.concatenate([one.repeats for one in within])
+    often = any(len(one.repeats) >= FEW * one.rows for one in within)
+    what = f"{', '.join(told)} repeat the text and the answer of an earlier one"
+    do = "remove them, unless they are to weigh more; in a test each counts twice"
+    finding = Finding("duplicates", "warning" if often else "note", what, do, len(repeats))
+    finding.name_first(repeats, lambda at: (table.place(at), clipped(table.texts[at])))
+    yield finding
+
+
+def _conflicts(table: Table, within: list[_Within]) -> Iterator[Finding]:
+    if not within:
+        return
+    told = [f"{rows(one.involved, _kind(one.split))} of {len(one.conflicts):,} texts" for one in within]
+    pairs = np.concatenate([one.conflicts for one in within])
+    pairs = pairs if len(within) > 1 else pairs[np.argsort(pairs[:, 0])]
+    what = f"{', '.join(told)} differ in their answer from another row with the same text"
+    do = "no model can get all of them right: decide for one answer, or allow several (task.multi_label)"
+    finding = Finding("conflicts", "warning", what, do, sum(one.involved for one in within))
+    finding.name_first(pairs, lambda pair: (table.places(pair, "≠"), clipped(table.texts[int(pair[0])])))
+    yield finding
+
+
+def _kind(split: str) -> str:
+    return "training" if split == "train" else split
 
 
 CHECK = Repeats
