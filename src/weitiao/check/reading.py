@@ -17,20 +17,32 @@ from weitiao.types import Row
 
 FIRST_ROWS = 1_000
 """Rows by which a task without labels completes its options."""
+BROKEN = "broken-file"
 TROUBLE = {
-    "bad-row": ("cannot be read as what the task needs", "correct or remove them"),
-    "bad-image": ("have an image that is missing or cannot be used", "correct the path, replace or remove the image"),
+    BROKEN: (("broken place", "behind which nothing was read of the file"), "mend the file there, then check again"),
+    "bad-row": (("row", "without what the task needs"), "correct or remove them"),
+    "bad-image": (
+        ("row", "with an image that is missing or of no use"),
+        "correct the path, replace or remove the image",
+    ),
     "entity-offsets": (
-        "have an entity that is not where they say",
-        "offsets count code points, the end exclusive; correct them, or leave them out to have entities looked up",
+        ("row", "with an entity that is not where its offsets say"),
+        "count code points, the end exclusive; or leave offsets out, to have entities looked up",
     ),
-    "unknown-label": ("name a label or type outside the set", "correct it, or add it to task.labels or task.types"),
+    "unknown-label": (
+        ("row", "with a label or type outside the set"),
+        "correct it, or add it to task.labels or task.types",
+    ),
     "no-supervised-token": (
-        "have an answer without tokens, so that nothing is trained",
-        "fill it in or remove the row",
+        ("row", "with an answer of no tokens, so that nothing is trained"),
+        "fill it in, or remove the row",
     ),
-    "too-long": ("have more tokens than the model takes", "lower data.max_length, or shorten what is never cut"),
+    "too-long": (
+        ("row", "with more tokens than the model takes"),
+        "lower data.max_length, or shorten what is never cut",
+    ),
 }
+"""Name of an error → what has it (a noun, and the rest), and what to do."""
 
 
 class Trouble:
@@ -41,21 +53,24 @@ class Trouble:
         self.numbers: list[int] = []
         """Of those that were typed before."""
 
-    def add(self, error: WeitiaoError, number: int | None = None) -> None:
+    def add(self, error: WeitiaoError, number: int | None = None, name: str | None = None) -> None:
         place, _, said = str(error).partition(": ")
-        self._found.setdefault(error.finding, Finding(error.finding, "error")).add(place, said)
+        name = name or error.finding
+        self._found.setdefault(name, Finding(name, "error")).add(place, said)
         if number is not None:
             self.numbers.append(number)
 
     @property
     def count(self) -> int:
-        return sum(finding.count for finding in self._found.values())
+        """Rows; what a broken file may have is not known."""
+        return sum(finding.count for name, finding in self._found.items() if name != BROKEN)
 
     def findings(self) -> Iterator[Finding]:
-        for name, finding in self._found.items():
-            what, finding.do = TROUBLE.get(name, TROUBLE["bad-row"])
-            finding.what = f"{finding.count:,} row{'' if finding.count == 1 else 's'} {what}"
-            yield finding
+        for name in TROUBLE:
+            if (finding := self._found.get(name)) is not None:
+                (noun, rest), finding.do = TROUBLE[name]
+                finding.what = f"{finding.count:,} {noun}{'' if finding.count == 1 else 's'} {rest}"
+                yield finding
 
 
 class _TrainingRows(Sequence[Row]):
@@ -120,7 +135,7 @@ def _next(rows: Iterator[Row], trouble: Trouble) -> Row | None:
     try:
         return next(rows, None)
     except DataError as error:
-        trouble.add(DataError(f"{error} (the rest of the file was not read)"))
+        trouble.add(error, name=BROKEN)
         return None
 
 

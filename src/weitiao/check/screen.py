@@ -63,8 +63,8 @@ def _lengths(tokens: Mapping[str, Any]) -> Iterator[Text]:
     """Lengths of the texts before they are shortened, as bars; those beyond `data.max_length` in another colour."""
     texts, rows, most = tokens["texts"], tokens["rows"], tokens["max_length"]
     yield Text(
-        f"tokens of a training text: median {texts['median']:,}, 95 % up to {texts['p95']:,}, longest {texts['max']:,}; "
-        f"{tokens['above']:,} above data.max_length={most}"
+        f"tokens of a training text: median {texts['median']:,}, 95 % up to {texts['p95']:,}, longest "
+        f"{texts['max']:,}; {tokens['above']:,} above data.max_length={most}"
     )
     bars = _merged(texts["histogram"]["edges"], texts["histogram"]["counts"])
     if texts["longer"]:

@@ -52,6 +52,8 @@ class Table:
         self.names: list[tuple[str, ...]] = []
         """Of each stratum, the labels or types that its rows name."""
         self.texts = Texts()
+        self.images = False
+        """Whether a row has any."""
         self.left_out: dict[tuple[str, str], Positions] = {}
         """(split that keeps, split that loses) → rows that training leaves out, as the former has the same text."""
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from weitiao.check import remembered
@@ -29,23 +29,21 @@ from weitiao.check.table import UNUSED, Table
 from weitiao.config import RunConfig
 from weitiao.data.splits import NAMES, fingerprint, named_files, row_key, text_key
 from weitiao.errors import DataError
-from weitiao.model.base import open_base
-from weitiao.tasks.base import Example, task_options
-from weitiao.tracking.screen import Screen
+from weitiao.model.base import Base, open_base
+from weitiao.tasks.base import Example, Task, task_options
 
 BATCH = 512
 """Rows that are in memory at once."""
 LEVELS = ("error", "warning", "note")
 
 
-def check(config: RunConfig, screen: Screen | None = None) -> dict[str, Any]:
+def check(config: RunConfig) -> dict[str, Any]:
     """Look at the rows of a config; the result. What was found before for the same files, config and version is kept.
 
     Raises ConfigError, DataError or ModelError for what leaves nothing to look at: a missing file, a model that is not
     there, a task that cannot be made of the rows.
     """
     start = time.monotonic()
-    screen = screen or Screen()
     options = task_options(config.task)
     task = task_of(config.data, options)
     base = open_base(config.model)
@@ -53,24 +51,33 @@ def check(config: RunConfig, screen: Screen | None = None) -> dict[str, Any]:
     key = remembered.key(config, files, base)
     if (found := remembered.read(config, key)) is not None:
         return found
-    encoder = base.encoder(task, config.data.max_length, base.image_limits(config.data))
-    setting = Setting(config, task, base, encoder, Trouble())
+    setting = setting_of(config, task, base)
     looked = [kind(setting) for kind in checks().values()]
-    table = Table()
-    pictures = False
-    for batch in _batches(setting, table):
-        pictures = pictures or any(example.images for example in batch.examples)
-        for one in looked:
-            one.look(batch)
-    table.settle(config.data, config.run.seed, setting.trouble.numbers)
+    table = walked(setting, looked)
     result = _result(setting, table, looked, files)
     result["seconds"] = round(time.monotonic() - start, 3)
-    if not pictures:  # their content is not in the key
+    if not table.images:  # their content is not in the key
         remembered.write(config, key, result)
     return result
 
 
-def _batches(setting: Setting, table: Table) -> Iterator[Batch]:
+def setting_of(config: RunConfig, task: Task, base: Base) -> Setting:
+    encoder = base.encoder(task, config.data.max_length, base.image_limits(config.data))
+    return Setting(config, task, base, encoder, Trouble())
+
+
+def walked(setting: Setting, looked: Sequence[Check]) -> Table:
+    """Show all rows to checks; the rows' numbers, each row in its split."""
+    table = Table()
+    for batch in batches_of(setting, table):
+        for one in looked:
+            one.look(batch)
+    table.settle(setting.config.data, setting.config.run.seed, setting.trouble.numbers)
+    return table
+
+
+def batches_of(setting: Setting, table: Table) -> Iterator[Batch]:
+    """All rows, each of them noted in the table."""
     rows = _keyed(setting)
     while batch := list(itertools.islice(rows, BATCH)):
         splits, found, keys = zip(*batch, strict=True)
@@ -91,6 +98,7 @@ def _added(
     task, start, texts = setting.task, len(table), list(keys)
     for split, example, key in zip(splits, found, keys, strict=True):
         place = (example.row.file, example.row.line)
+        table.images = table.images or bool(example.images)
         table.add(key, example.answer, task.stratum(example), task.named(example.answer), split, place)
     if not task.has_labels:
         texts = [f"{key}\n{text_key(task.target(e.answer))}" for key, e in zip(keys, found, strict=True)]

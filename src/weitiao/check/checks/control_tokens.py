@@ -28,7 +28,7 @@ class ControlTokens(Check):
     def findings(self, table: Table) -> Iterator[Finding]:
         if self._found.count:
             listed = ", ".join(f"{name} ({count})" for name, count in self._counts.most_common(5))
-            self._found.what = f"{rows(self._found.count)} spell a control token of the model: {listed}"
+            self._found.what = f"{rows(self._found.count)} with the name of a control token of the model: {listed}"
             yield self._found
 
 

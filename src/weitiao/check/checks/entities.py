@@ -17,18 +17,18 @@ from weitiao.metrics.entities import Entity
 from weitiao.tasks.base import Example
 
 SAID: dict[str, tuple[Any, str, str]] = {
-    "entity-spaces": ("warning", "begin or end with a space", "move the offsets to the first and last letter"),
+    "entity-spaces": ("warning", "with a space at an end", "move the offsets to the first and last letter"),
     "entity-in-word": (
         "warning",
-        "begin or end within a word of Latin letters or digits",
+        "with an end within a Latin word or a number",
         "look at the offsets: they are often one off, or count bytes",
     ),
     "entity-overlaps": (
         "warning",
-        "overlap another one, or have two types",
-        "both are trained; correct them unless that is meant",
+        "across the end of another one, or with two types",
+        "look at them: both are trained",
     ),
-    "entity-nested": ("note", "lie within another one", "nothing: both are trained and found again"),
+    "entity-nested": ("note", "within another one", "nothing: both are trained and found again"),
 }
 
 
@@ -93,8 +93,8 @@ class Entities(Check):
             count, ceiling = self._ambiguous.count, float(self._statistic(np.asarray(self._counts)[None])[0])
             self._ambiguous.level = "warning" if ceiling < 0.99 else "note"
             self._ambiguous.what = (
-                f"the answers of {rows(count)} do not lead back to all offsets, as an earlier mention of a text is not "
-                f"marked: F1 cannot pass {ceiling:.4f}"
+                f"{rows(count)} with a mention that is not marked before one that is, so that the answer does not lead "
+                f"back to its place: F1 cannot pass {ceiling:.4f}"
             )
             self._ambiguous.do = "mark every mention of an entity, or none but the first"
             yield self._ambiguous

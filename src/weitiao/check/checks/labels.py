@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from weitiao.check.base import Check
-from weitiao.check.finding import Finding, percent
+from weitiao.check.finding import Finding, percent, rows
 from weitiao.check.table import Table
 from weitiao.data.splits import NAMES
 
@@ -41,12 +41,12 @@ class Labels(Check):
         finding = Finding("label-variants", "warning", do="write each the same way everywhere, or rename one of them")
         for names in same.values():
             if len(names) > 1:
-                told = ", ".join(f"{name!r} ({counts[name]:,} training rows)" for name in names)
+                told = ", ".join(f"{name!r} ({rows(counts[name], 'training')})" for name in names)
                 finding.add("", told)
         if finding.count:
             finding.what = (
-                f"{finding.count:,} label{' is' if finding.count == 1 else 's are'} written in several ways (case, "
-                "width, spaces), and counted as different ones"
+                f"{finding.count:,} label{'' if finding.count == 1 else 's'} in several spellings (case, width, "
+                "spaces), of which each counts as another"
             )
             yield finding
 
@@ -60,7 +60,7 @@ class Labels(Check):
             if len(names) > 1:
                 finding.add("", ", ".join(map(ascii, names)))
         if finding.count:
-            finding.what = f"{finding.count:,} groups of labels are the same tokens for this model"
+            finding.what = f"{finding.count:,} groups of labels that are the same tokens for this model"
             yield finding
 
     def _rare(self, known: dict[str, None], counts: dict[str, Counter[str]]) -> Iterator[Finding]:
@@ -80,12 +80,12 @@ class Labels(Check):
             yield finding
 
     def _dominant(self, table: Table, counts: Counter[str]) -> Iterator[Finding]:
-        rows = len(table.of("train"))
+        whole = len(table.of("train"))
         if not self.setting.task.picks_one or not counts or len(counts) < 2:
             return
         name, most = counts.most_common(1)[0]
-        if most / rows >= DOMINANT:
-            what = f"{percent(most, rows)} of the training rows are {name!r}; accuracy says little beside that"
+        if most / whole >= DOMINANT:
+            what = f"{percent(most, whole)} of the training rows are {name!r}; accuracy says little beside that"
             do = "judge by macro_f1, which counts each label alike (evaluation.metric=macro_f1), or add other rows"
             yield Finding("dominant-label", "warning", what, do, most)
 
@@ -118,7 +118,7 @@ def plain(name: str) -> str:
 
 
 def _labels(count: int, whole: int) -> str:
-    return f"{count:,} of {whole:,} labels {'is' if count == 1 else 'are'}"
+    return f"{count:,} of {whole:,} labels"
 
 
 def _listed(counted: list[tuple[str, int]]) -> str:

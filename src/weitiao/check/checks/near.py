@@ -48,13 +48,13 @@ class Near(Check):
         later = pairs[(table.split[pairs] == NAMES.index("train")).all(axis=1)][:, ::-1]
         differ = table.answer[later[:, 0]] != table.answer[later[:, 1]]
         if self.setting.task.picks_one and differ.any():
-            what = "{rows} have another label than one with nearly the same text"
+            what = "{rows} with another label than an earlier one of nearly the same text"
             do = "look at them: often one of the two labels is wrong"
             yield _finding(table, "near-conflicts", later[differ], "warning", what, do)
         same = later[~differ]
         if len(same):
             often = len(np.unique(same[:, 0])) >= FEW * len(table.of("train"))
-            what = "{rows} have nearly the text of an earlier one, and its answer"
+            what = "{rows} with nearly the text of an earlier one, and its answer"
             do = "remove them, unless they are to weigh more"
             yield _finding(table, "near-duplicates", same, "warning" if often else "note", what, do)
 
@@ -93,7 +93,7 @@ def _leaked(table: Table, pairs: Pairs) -> Iterator[Finding]:
             found.append(some)
             shares.append(count / whole)
     if told:
-        what = f"{' and '.join(told)} have nearly the text of a training row"
+        what = f"{' and '.join(told)} with nearly the text of a training row"
         do = "figures on them flatter: draw the splits by source or author, or remove them from training"
         level = "warning" if max(shares) >= FEW else "note"
         yield _finding(table, "near-leakage", np.concatenate(found), level, what, do)

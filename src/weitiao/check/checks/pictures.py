@@ -15,14 +15,14 @@ SMALL = 28
 LARGE = 8_000_000
 """Pixels of an image that takes long to read, and is reduced in any case."""
 SAID = {
-    "small-image": (f"have a side below {SMALL} pixels", "look at them: thumbnails and icons show little"),
+    "small-image": (f"with a side below {SMALL} pixels", "look at them: thumbnails and icons show little"),
     "large-image": (
-        f"have more than {LARGE:,} pixels",
+        f"with more than {LARGE:,} pixels",
         "reduce the files once: they are reduced each time they are read",
     ),
-    "repeated-image": ("are the same file as another one under another name", "name one file, so that it is read once"),
+    "repeated-image": ("that are another one under another name", "name one file, so that it is read once"),
     "image-leakage": (
-        "of held-out rows are in training rows, too",
+        "of held-out rows that are in training rows, too",
         "figures flatter where an image is known: split by image, unless its questions differ",
     ),
 }

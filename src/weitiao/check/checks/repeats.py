@@ -27,7 +27,7 @@ class Repeats(Check):
 def _leakage(table: Table) -> Finding:
     """Rows of one split whose text another has. Training leaves them out; other programs would not."""
     told = [
-        f"{rows(len(lost), _kind(loses))} {'has' if len(lost) == 1 else 'have'} a text of the {keeps} rows"
+        f"{rows(len(lost), _kind(loses))} with a text of the {keeps} rows"
         for (keeps, loses), lost in table.left_out.items()
     ]
     pairs = [pair for (keeps, _), lost in table.left_out.items() for pair in _beside(table, keeps, lost)]
@@ -71,7 +71,7 @@ def _duplicates(table: Table, within: list[_Within]) -> Iterator[Finding]:
     told = [f"{len(one.repeats):,} of {rows(one.rows, _kind(one.split))}" for one in within]
     repeats = np.concatenate([one.repeats for one in within])
     often = any(len(one.repeats) >= FEW * one.rows for one in within)
-    what = f"{', '.join(told)} repeat the text and the answer of an earlier one"
+    what = f"{', '.join(told)} with the text and the answer of an earlier one"
     do = "remove them, unless they are to weigh more; in a test each counts twice"
     finding = Finding("duplicates", "warning" if often else "note", what, do, len(repeats))
     finding.name_first(repeats, lambda at: (table.place(at), clipped(table.texts[at])))
@@ -81,10 +81,10 @@ def _duplicates(table: Table, within: list[_Within]) -> Iterator[Finding]:
 def _conflicts(table: Table, within: list[_Within]) -> Iterator[Finding]:
     if not within:
         return
-    told = [f"{rows(one.involved, _kind(one.split))} of {len(one.conflicts):,} texts" for one in within]
+    told = [f"{rows(one.involved, _kind(one.split))}" for one in within]
     pairs = np.concatenate([one.conflicts for one in within])
     pairs = pairs if len(within) > 1 else pairs[np.argsort(pairs[:, 0])]
-    what = f"{', '.join(told)} differ in their answer from another row with the same text"
+    what = f"{', '.join(told)} with another answer than a row of the same text"
     do = "no model can get all of them right: decide for one answer, or allow several (task.multi_label)"
     finding = Finding("conflicts", "warning", what, do, sum(one.involved for one in within))
     finding.name_first(pairs, lambda pair: (table.places(pair, "≠"), clipped(table.texts[int(pair[0])])))

@@ -94,8 +94,8 @@ class Tokens(Check):
             return
         often = len(cut) >= OFTEN * len(train)
         what = (
-            f"{rows(len(cut), 'training')} of {len(train):,} ({percent(len(cut), len(train))}) are longer than "
-            f"data.max_length={self.setting.config.data.max_length} and lose their middle: "
+            f"{len(cut):,} of {rows(len(train), 'training')} ({percent(len(cut), len(train))}) longer than "
+            f"data.max_length={self.setting.config.data.max_length}: their middle is left out, "
             f"median {int(np.median(removed[cut])):,}, at most {removed[cut].max():,} tokens"
         )
         partly = int(np.isin(cut, self._partly).sum())
