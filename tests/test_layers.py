@@ -49,6 +49,10 @@ def test_a_room_imports_itself_and_rooms_to_its_left(path):
 
 LIGHT = ["weitiao.cli", "weitiao.prediction.files", "weitiao.data.splits", "weitiao.data.encode", "weitiao.data.pack"]
 LIGHT += [
+    "weitiao.check.command",
+    *(f"weitiao.check.checks.{path.stem}" for path in (ROOT / "check/checks").glob("[!_]*.py")),
+]
+LIGHT += [
     f"weitiao.{room}.{path.stem}" for room in ("tasks", "families") for path in sorted((ROOT / room).glob("[!_]*.py"))
 ]
 

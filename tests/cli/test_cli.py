@@ -40,7 +40,9 @@ def test_help(names: list[str], work: Path, weitiao: Any) -> None:
 
 def test_help_names_every_command(work: Path, weitiao: Any) -> None:
     told = weitiao(work, "--help").stdout
-    assert [name for name in ("train", "preview", "evaluate", "predict", "demo", "data") if name not in told] == []
+    assert [
+        name for name in ("train", "check", "preview", "evaluate", "predict", "demo", "data") if name not in told
+    ] == []
 
 
 def test_version(work: Path, weitiao: Any) -> None:
@@ -60,7 +62,9 @@ def modules_after(arguments: list[str], folder: Path) -> set[str]:
     return set((folder / "modules").read_text("utf-8").split())
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["train", "--help"], ["check", "--help"], ["--version"]], ids=" ".join
+)
 def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     assert modules_after(arguments, tmp_path).intersection(HEAVY) == set()
 
@@ -69,6 +73,7 @@ def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> Non
     "arguments",
     [
         ["preview", "config.yaml"],
+        ["check", "config.yaml"],
         ["train", "config.yaml", "model.family=none"],
         ["predict", "output/run", "missing.jsonl"],
         ["evaluate", "output/run", "--data", "missing.jsonl"],

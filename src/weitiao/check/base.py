@@ -39,7 +39,7 @@ class Batch:
     keys: Sequence[str]
     """What equal rows have in common (`data/splits.py`)."""
     texts: Sequence[str]
-    """What near rows have nearly in common: the key; where answers are free texts, with the answer."""
+    """What rows say, in one normal form; where answers are free texts, line by line, and the answer, too."""
 
 
 class Check:

@@ -7,8 +7,10 @@ A result is plain JSON, and all that the screen and the page know:
     rows            {"train": …, "validation": …, "test": …, "unused": …, "refused": …}
     files           file → SHA-256
     findings        [{"name", "level", "what", "do", "count", "examples": [{"place", "text"}]}], errors first
-    tokens, labels           figures of the checks, where they have any
-    read_back, notes         rows whose tokens were read back; what was not looked at
+    tokens          of the training rows: median, 95 % quantile, longest, histogram; null where none could be encoded
+    labels          label or type → rows of each split that name it
+    read_back       rows whose tokens were read back
+    notes           what was not looked at
     cost            memory, minutes and price of a training, once it is estimated; null until then
     seconds         that it took
 """
@@ -95,15 +97,21 @@ def _keyed(setting: Setting) -> Iterator[tuple[str, Example, str]]:
 def _added(
     setting: Setting, table: Table, splits: tuple[str, ...], found: tuple[Example, ...], keys: tuple[str, ...]
 ) -> Batch:
-    task, start, texts = setting.task, len(table), list(keys)
+    task, start = setting.task, len(table)
     for split, example, key in zip(splits, found, keys, strict=True):
         place = (example.row.file, example.row.line)
         table.images = table.images or bool(example.images)
         table.add(key, example.answer, task.stratum(example), task.named(example.answer), split, place)
-    if not task.has_labels:
-        texts = [f"{key}\n{text_key(task.target(e.answer))}" for key, e in zip(keys, found, strict=True)]
+    if task.has_labels:
+        texts = [key.partition("\0")[0] for key in keys]
+    else:
+        texts = [_lines(f"{example.text}\n{task.target(example.answer)}") for example in found]
     table.texts.extend(texts)
     return Batch(start, splits, found, keys, texts)
+
+
+def _lines(text: str) -> str:
+    return "\n".join(filter(None, map(text_key, text.split("\n"))))
 
 
 def _result(setting: Setting, table: Table, looked: list[Check], files: dict[str, str]) -> dict[str, Any]:
@@ -116,7 +124,7 @@ def _result(setting: Setting, table: Table, looked: list[Check], files: dict[str
         "unused": int((table.split == UNUSED).sum()) - len(setting.trouble.numbers),
         "refused": setting.trouble.count,
     }
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = {"tokens": None, "labels": {}, "read_back": 0, "notes": []}
     for one in looked:
         facts |= one.facts(table)
     return {

@@ -6,6 +6,7 @@ looked at; equal texts are told by `checks/repeats.py`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,8 +22,12 @@ from weitiao.data.splits import NAMES
 
 NEAR = 0.8
 """Jaccard index of shingles from which on texts are nearly the same."""
-SHORTEST = 4
-"""Times the length of a shingle that a text must have; one changed letter changes most of a shorter one."""
+SHORTEST = 8
+"""Times the length of a shingle that a text must have; in a shorter one the word that differs may be all there is."""
+COMMON = 5
+"""Rows from which on a line that they share says nothing of any of them."""
+MOST_LINES = 200_000
+"""Different lines that are counted."""
 FEW = 0.005
 """Share of the rows below which it is no more than a note."""
 Pairs = NDArray[np.int64]
@@ -35,12 +40,27 @@ class Near(Check):
         self.shingle = SHINGLES[setting.task.options.language or "en"]
         self.meetings = Meetings(self.shingle)
         self._pairs_left_out = 0
+        self._lines: Counter[int] = Counter()
 
     def look(self, batch: Batch) -> None:
-        long = [len(text) >= SHORTEST * self.shingle for text in batch.texts]
-        kept = [at for at, example in enumerate(batch.examples) if long[at] and not example.images]
-        texts = [batch.texts[at].casefold() for at in kept]
+        if not self.setting.task.has_labels:
+            for text in batch.texts:
+                self._count(text)
+        texts = [self._own(text) for text in batch.texts]
+        kept = [at for at, example in enumerate(batch.examples) if texts[at] and not example.images]
+        texts = [texts[at] for at in kept]
         self.meetings.add([batch.start + at for at in kept], [digest(text) for text in texts], texts)
+
+    def _count(self, text: str) -> None:
+        for line in map(hash, text.split("\n")):
+            if line in self._lines or len(self._lines) < MOST_LINES:
+                self._lines[line] += 1
+
+    def _own(self, text: str) -> str:
+        """What is compared: a text without lines that many have, such as an instruction; of a short one nothing."""
+        if self._lines:
+            text = "\n".join(line for line in text.split("\n") if self._lines[hash(line)] < COMMON)
+        return text.casefold() if len(text) >= SHORTEST * self.shingle else ""
 
     def findings(self, table: Table) -> Iterator[Finding]:
         pairs = self._near(table)
@@ -68,7 +88,8 @@ class Near(Check):
         return met[np.array(near, bool)]
 
     def _jaccard(self, table: Table, one: int, two: int) -> float:
-        return jaccard(table.texts[one].casefold(), table.texts[two].casefold(), self.shingle)
+        first, second = self._own(table.texts[one]), self._own(table.texts[two])
+        return jaccard(first, second, self.shingle) if first and second else 0.0
 
     def facts(self, table: Table) -> dict[str, Any]:
         share, left_out = self.meetings.share, self._pairs_left_out

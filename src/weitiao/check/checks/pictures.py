@@ -22,7 +22,7 @@ SAID = {
     ),
     "repeated-image": ("that are another one under another name", "name one file, so that it is read once"),
     "image-leakage": (
-        "of held-out rows that are in training rows, too",
+        "in held-out rows that are in training rows, too",
         "figures flatter where an image is known: split by image, unless its questions differ",
     ),
 }
@@ -70,7 +70,8 @@ class Pictures(Check):
             self._found[name].level = "warning"
         for name, finding in self._found.items():
             if finding.count:
-                finding.what = f"{finding.count:,} of {len(self._known):,} images {SAID[name][0]}"
+                whole = len(self._held if name == "image-leakage" else self._known)
+                finding.what = f"{finding.count:,} of {whole:,} images {SAID[name][0]}"
                 yield finding
 
 

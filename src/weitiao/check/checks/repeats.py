@@ -20,7 +20,8 @@ class Repeats(Check):
         if table.left_out:
             yield _leakage(table)
         within = [_Within(table, split) for split in reversed(NAMES) if len(table.of(split))]
-        yield from _conflicts(table, [one for one in within if len(one.conflicts)])
+        free = not self.setting.task.has_labels
+        yield from _conflicts(table, [one for one in within if len(one.conflicts)], free)
         yield from _duplicates(table, [one for one in within if len(one.repeats)])
 
 
@@ -78,7 +79,8 @@ def _duplicates(table: Table, within: list[_Within]) -> Iterator[Finding]:
     yield finding
 
 
-def _conflicts(table: Table, within: list[_Within]) -> Iterator[Finding]:
+def _conflicts(table: Table, within: list[_Within], free: bool) -> Iterator[Finding]:
+    """free: whether answers are free texts, of which several may be right."""
     if not within:
         return
     told = [f"{rows(one.involved, _kind(one.split))}" for one in within]
@@ -86,7 +88,9 @@ def _conflicts(table: Table, within: list[_Within]) -> Iterator[Finding]:
     pairs = pairs if len(within) > 1 else pairs[np.argsort(pairs[:, 0])]
     what = f"{', '.join(told)} with another answer than a row of the same text"
     do = "no model can get all of them right: decide for one answer, or allow several (task.multi_label)"
-    finding = Finding("conflicts", "warning", what, do, sum(one.involved for one in within))
+    if free:
+        do = "nothing, where a question has several good answers"
+    finding = Finding("conflicts", "note" if free else "warning", what, do, sum(one.involved for one in within))
     finding.name_first(pairs, lambda pair: (table.places(pair, "≠"), clipped(table.texts[int(pair[0])])))
     yield finding
 
