@@ -15,6 +15,8 @@ from weitiao.errors import DataError, WeitiaoError
 from weitiao.tasks.base import Example, Task, TaskOptions, task_class
 from weitiao.types import Row
 
+FEW_ROWS = 200
+"""Rows that are kept, as tasks look at the first ones more than once; by so many they tell the language."""
 FIRST_ROWS = 1_000
 """Rows by which a task without labels completes its options."""
 BROKEN = "broken-file"
@@ -78,6 +80,7 @@ class _TrainingRows(Sequence[Row]):
 
     def __init__(self, data: DataSection, most: int | None = None, only: Any = None) -> None:
         self._data, self._most, self._only = data, most, only
+        self._first = list(itertools.islice(self, FEW_ROWS))
 
     def __iter__(self) -> Iterator[Row]:
         return itertools.islice(filter(self._only, self._read()), self._most)
@@ -94,14 +97,14 @@ class _TrainingRows(Sequence[Row]):
     def __getitem__(self, at: slice) -> list[Row]: ...
     def __getitem__(self, at: int | slice) -> Row | list[Row]:
         if isinstance(at, slice):
-            return list(itertools.islice(self, at.start, at.stop, at.step))
-        return next(itertools.islice(self, at, None))
+            return self._first[at] if (at.stop or FEW_ROWS + 1) <= FEW_ROWS else list(self)[at]
+        return self._first[at] if 0 <= at < FEW_ROWS else list(self)[at]
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
 
     def __bool__(self) -> bool:
-        return next(iter(self), None) is not None
+        return bool(self._first)
 
 
 def task_of(data: DataSection, options: TaskOptions) -> Task:

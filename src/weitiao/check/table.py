@@ -1,4 +1,4 @@
-"""A few numbers of each row: 49 bytes of memory, whatever the row's text. The texts lie in a temporary file.
+"""A few numbers of each row: 42 bytes of memory, whatever the row's text. The texts lie in a temporary file.
 
 Splits are drawn from it by the same code as in training (`data/shares.py`), and repeats are found in it.
 """

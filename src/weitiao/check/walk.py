@@ -33,13 +33,14 @@ from weitiao.data.splits import NAMES, fingerprint, named_files, row_key, text_k
 from weitiao.errors import DataError
 from weitiao.model.base import Base, open_base
 from weitiao.tasks.base import Example, Task, task_options
+from weitiao.tracking.screen import LINE_EVERY, Screen
 
 BATCH = 512
 """Rows that are in memory at once."""
 LEVELS = ("error", "warning", "note")
 
 
-def check(config: RunConfig) -> dict[str, Any]:
+def check(config: RunConfig, screen: Screen | None = None) -> dict[str, Any]:
     """Look at the rows of a config; the result. What was found before for the same files, config and version is kept.
 
     Raises ConfigError, DataError or ModelError for what leaves nothing to look at: a missing file, a model that is not
@@ -55,7 +56,7 @@ def check(config: RunConfig) -> dict[str, Any]:
         return found
     setting = setting_of(config, task, base)
     looked = [kind(setting) for kind in checks().values()]
-    table = walked(setting, looked)
+    table = walked(setting, looked, screen or Screen())
     result = _result(setting, table, looked, files)
     result["seconds"] = round(time.monotonic() - start, 3)
     if not table.images:  # their content is not in the key
@@ -68,12 +69,16 @@ def setting_of(config: RunConfig, task: Task, base: Base) -> Setting:
     return Setting(config, task, base, encoder, Trouble())
 
 
-def walked(setting: Setting, looked: Sequence[Check]) -> Table:
+def walked(setting: Setting, looked: Sequence[Check], screen: Screen | None = None) -> Table:
     """Show all rows to checks; the rows' numbers, each row in its split."""
     table = Table()
+    said = time.monotonic()
     for batch in batches_of(setting, table):
         for one in looked:
             one.look(batch)
+        if screen and time.monotonic() - said > LINE_EVERY:
+            screen.note(f"looked at {len(table):,} rows")
+            said = time.monotonic()
     table.settle(setting.config.data, setting.config.run.seed, setting.trouble.numbers)
     return table
 

@@ -5,6 +5,7 @@ An entity that is not where its row says is refused before (`entity-offsets`).
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -94,7 +95,7 @@ class Entities(Check):
             self._ambiguous.level = "warning" if ceiling < 0.99 else "note"
             self._ambiguous.what = (
                 f"{rows(count)} with a mention that is not marked before one that is, so that the answer does not lead "
-                f"back to its place: F1 cannot pass {ceiling:.4f}"
+                f"back to its place: F1 over all rows cannot pass {ceiling:.4f}"
             )
             self._ambiguous.do = "mark every mention of an entity, or none but the first"
             yield self._ambiguous
@@ -115,7 +116,7 @@ def _latin(char: str) -> bool:
 def _ambiguous(example: Example) -> bool:
     """Whether an entity's text stands in the row before it, or the normal form of the text is another."""
     text = example.text
-    if not text.isascii() and any("\u0300" <= char <= "\u036f" for char in text):
+    if not unicodedata.is_normalized("NFC", text):
         return True
     seen = {entity.text for entity in example.answer}
     return len(seen) < len(example.answer) or any(text.find(e.text) != e.start for e in example.answer)
