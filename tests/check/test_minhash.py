@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from weitiao.check.meetings import Meetings
-from weitiao.check.minhash import bands, jaccard
+from weitiao.check.minhash import bands, jaccard, shingles
 from weitiao.check.table import digest
 
 LETTERS = {"zh": "".join(map(chr, range(0x4E00, 0x5200))), "en": "etaoin shrdlu"}
@@ -33,7 +33,9 @@ def test_pairs_above_the_threshold_meet_and_others_do_not(language: str) -> None
     rng = random.Random(1)
     size, first = SIZE[language], texts(language, 2_000, 0)
     second = [edited(text, at % 80, rng) for at, text in enumerate(first)]
-    similar = np.array([jaccard(one, two, size) for one, two in zip(first, second, strict=True)])
+    similar = np.array(
+        [jaccard(shingles(one, size), shingles(two, size)) for one, two in zip(first, second, strict=True)]
+    )
     met = (bands(first, size) == bands(second, size)).any(axis=1)
     assert met[similar >= 0.8].mean() >= 0.99
     assert (similar >= 0.8).sum() > 100

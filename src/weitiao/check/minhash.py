@@ -56,12 +56,12 @@ def _shingles(texts: Sequence[str], size: int) -> tuple[NDArray[np.uint32], NDAr
     return (hashes[whole] >> np.uint64(32)).astype(np.uint32), starts
 
 
-def jaccard(first: str, second: str, size: int) -> float:
-    """Of the sets of shingles: shared ones by all."""
-    one, two = (_set(text, size) for text in (first, second))
-    shared = len(one & two)
-    return shared / (len(one) + len(two) - shared)
+def shingles(text: str, size: int) -> frozenset[str]:
+    """The different ones of a text; a short text is one, an empty text has none."""
+    return frozenset(text[at : at + size] for at in range(max(len(text) - size + 1, 1))) - {""}
 
 
-def _set(text: str, size: int) -> set[str]:
-    return {text[at : at + size] for at in range(max(len(text) - size + 1, 1))}
+def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
+    """Shared ones by all; 0 where there are none."""
+    shared = len(first & second)
+    return shared / max(len(first) + len(second) - shared, 1)

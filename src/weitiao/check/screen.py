@@ -33,6 +33,8 @@ def show(result: Mapping[str, Any], console: Console | None = None) -> None:
     lines += [Text(f"note: {note}") for note in result.get("notes", ())]
     lines += [Text(), *(line for finding in result["findings"] for line in _finding(finding, folder))]
     for line in [*lines, Text(verdict(result), style="bold")]:
+        if line.no_wrap and console.is_terminal:
+            line.truncate(console.width, overflow="ellipsis")
         console.print(line, soft_wrap=not console.is_terminal)
 
 
@@ -114,6 +116,8 @@ def _finding(finding: Mapping[str, Any], folder: str) -> Iterator[Text]:
     if finding["level"] == "note":  # the page has the rest
         return
     for example in finding["examples"]:
-        line = f"    {example['place'].replace(folder, '') if folder else example['place']}  {example['text']}"
-        yield Text(line.rstrip(), style="dim", no_wrap=True, overflow="ellipsis")
+        place = example["place"].replace(folder, "") if folder else example["place"]
+        line = f"{place}  {example['text']}".strip()
+        # An error says what to do; of a text the beginning will do.
+        yield Text(f"    {line}", style="dim", no_wrap=finding["level"] != "error")
     yield Text(f"    → {finding['do']}")

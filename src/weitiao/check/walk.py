@@ -48,12 +48,12 @@ def check(config: RunConfig, screen: Screen | None = None) -> dict[str, Any]:
     """
     start = time.monotonic()
     options = task_options(config.task)
-    task = task_of(config.data, options)
-    base = open_base(config.model)
     files = fingerprint(config.data)
+    base = open_base(config.model)
     key = remembered.key(config, files, base)
     if (found := remembered.read(config, key)) is not None:
         return found
+    task = task_of(config.data, options)
     setting = setting_of(config, task, base)
     looked = [kind(setting) for kind in checks().values()]
     table = walked(setting, looked, screen or Screen())

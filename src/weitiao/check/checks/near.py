@@ -7,7 +7,8 @@ looked at; equal texts are told by `checks/repeats.py`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 from weitiao.check.base import Batch, Check, Setting
 from weitiao.check.finding import Finding, clipped, percent, rows
 from weitiao.check.meetings import Meetings
-from weitiao.check.minhash import SHINGLES, jaccard
-from weitiao.check.table import UNUSED, Table, digest
+from weitiao.check.minhash import SHINGLES, jaccard, shingles
+from weitiao.check.table import UNUSED, Table, Texts, digest
 from weitiao.data.splits import NAMES
 
 NEAR = 0.8
@@ -41,6 +42,7 @@ class Near(Check):
         self.meetings = Meetings(self.shingle)
         self._pairs_left_out = 0
         self._lines: Counter[int] = Counter()
+        self._shingles: Callable[[Texts, int], frozenset[str]] = lru_cache(1024)(self._shingles_of)
 
     def look(self, batch: Batch) -> None:
         if not self.setting.task.has_labels:
@@ -88,8 +90,10 @@ class Near(Check):
         return met[np.array(near, bool)]
 
     def _jaccard(self, table: Table, one: int, two: int) -> float:
-        first, second = self._own(table.texts[one]), self._own(table.texts[two])
-        return jaccard(first, second, self.shingle) if first and second else 0.0
+        return jaccard(self._shingles(table.texts, one), self._shingles(table.texts, two))
+
+    def _shingles_of(self, texts: Texts, at: int) -> frozenset[str]:
+        return shingles(self._own(texts[at]), self.shingle)
 
     def facts(self, table: Table) -> dict[str, Any]:
         share, left_out = self.meetings.share, self._pairs_left_out
