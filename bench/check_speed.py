@@ -53,7 +53,8 @@ def main() -> None:
         _speeds(load_config(path), asked.repeats)
         sizes = [path] if asked.config else [path, str(_made(Path(folder) / "4", 4 * asked.rows))]
         for size in sizes:
-            told = subprocess.check_output([sys.executable, __file__, "--peak", size], text=True)
+            parallel = {**os.environ, "TOKENIZERS_PARALLELISM": "true"}
+            told = subprocess.check_output([sys.executable, __file__, "--peak", size], text=True, env=parallel)
             print(told.strip())
 
 

@@ -15,6 +15,7 @@ from tiny import small_classification, small_ner, tiny_model
 from weitiao.check.checks.entities import SAID as OF_ENTITIES
 from weitiao.check.checks.pictures import SAID as OF_IMAGES
 from weitiao.check.reading import TROUBLE
+from weitiao.errors import DataError
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "check.md"
@@ -80,6 +81,15 @@ def test_a_file_that_breaks_off(tmp_path: Path, rows: Any) -> None:
     told = checked(tmp_path, rows, data={"test": str(test)})
     assert named(told, "broken-file")["examples"][0]["place"].endswith("broken.jsonl:2")
     assert told["rows"]["test"] == 1
+
+
+def test_a_file_in_another_encoding(tmp_path: Path, rows: Any) -> None:
+    test = tmp_path / "gbk.jsonl"
+    test.write_bytes('{"text": "很好的一天", "label": "好评"}\n'.encode("gbk"))
+    told = checked(tmp_path, rows, data={"test": str(test)})
+    assert "data.encoding=gb18030" in named(told, "broken-file")["examples"][0]["text"]
+    with pytest.raises(DataError, match="data.encoding=gb18030"):
+        checked(tmp_path, rows, data={"train": str(test)})
 
 
 def test_offsets_that_do_not_match(tmp_path: Path, entities: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any, overload
 
 from weitiao.check.finding import Finding
@@ -80,16 +79,20 @@ class _TrainingRows(Sequence[Row]):
 
     def __init__(self, data: DataSection, most: int | None = None, only: Any = None) -> None:
         self._data, self._most, self._only = data, most, only
+        self.broken: DataError | None = None
+        """What is wrong with the file, where it cannot be read to its end."""
         self._first = list(itertools.islice(self, FEW_ROWS))
 
     def __iter__(self) -> Iterator[Row]:
         return itertools.islice(filter(self._only, self._read()), self._most)
 
     def _read(self) -> Iterator[Row]:
-        with suppress(DataError):
+        try:
             for row in iter_rows(self._data.train, self._data):
                 if not self._data.split_field or _is_training(row, self._data.split_field):
                     yield row
+        except DataError as error:
+            self.broken = error
 
     @overload
     def __getitem__(self, at: int) -> Row: ...
@@ -118,7 +121,7 @@ def task_of(data: DataSection, options: TaskOptions) -> Task:
     except DataError as error:
         good = _TrainingRows(data, most, lambda row: _resolves(kind, options, row))
         if not good:
-            raise error from None
+            raise good.broken or error from None
         return kind(kind.resolve(options, good))
 
 
