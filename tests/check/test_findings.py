@@ -88,7 +88,7 @@ def test_a_file_in_another_encoding(tmp_path: Path, rows: Any) -> None:
     test.write_bytes('{"text": "很好的一天", "label": "好评"}\n'.encode("gbk"))
     told = checked(tmp_path, rows, data={"test": str(test)})
     assert "data.encoding=gb18030" in named(told, "broken-file")["examples"][0]["text"]
-    with pytest.raises(DataError, match="data.encoding=gb18030"):
+    with pytest.raises(DataError, match=r"data\.encoding=gb18030"):
         checked(tmp_path, rows, data={"train": str(test)})
 
 
