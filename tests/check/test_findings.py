@@ -207,6 +207,15 @@ def test_near_texts(tmp_path: Path, rows: Any) -> None:
     assert named(told, "near-duplicates")["examples"][0]["place"].endswith("train.jsonl:49")
 
 
+def test_near_texts_with_entities_or_free_answers(tmp_path: Path, entities: Any) -> None:
+    at = LONG.index("南京")
+    near = [{"text": LONG, "entities": [entity(LONG, at, at + 2)]}]
+    near.append({"text": "啊" + LONG, "entities": [entity("啊" + LONG, at + 1, at + 3)]})
+    assert named(checked(tmp_path, [*entities, *near], task={"name": "ner"}), "near-duplicates")["count"] == 1
+    rows = [{"question": LONG, "answer": "不去了"}, {"question": LONG[:-1] + "！", "answer": "不去"}]
+    assert named(checked(tmp_path, rows, task={"name": "generation"}), "near-duplicates")["count"] == 1
+
+
 def test_an_instruction_that_all_rows_have_is_not_near(tmp_path: Path) -> None:
     asked = "Translate the following sentence into French, and be very careful with names."
     rows = [{"instruction": asked, "input": f"{at * 7919}", "output": f"{at * 104729}"} for at in range(1, 40)]

@@ -27,7 +27,7 @@ class Meetings:
         self._files = [(Path(self._folder.name) / str(at)).open("wb+") for at in range(BANDS)]
         self._numbers: list[NDArray[np.int64]] = []
         self._keys: list[NDArray[np.uint64]] = []
-        self._written = self._within = 0
+        self._within = 0
         self.limit = 2**64 - 1
         """Largest key of the sample; it falls as rows come."""
 

@@ -68,15 +68,17 @@ class Near(Check):
         pairs = self._near(table)
         yield from _leaked(table, pairs)
         later = pairs[(table.split[pairs] == NAMES.index("train")).all(axis=1)][:, ::-1]
-        differ = table.answer[later[:, 0]] != table.answer[later[:, 1]]
-        if self.setting.task.picks_one and differ.any():
+        # Offsets and free texts differ with every letter, so that only labels can be compared.
+        labels = self.setting.task.lists_labels
+        differ = (table.answer[later[:, 0]] != table.answer[later[:, 1]]) & labels
+        if differ.any():
             what = "{rows} with another label than an earlier one of nearly the same text"
             do = "look at them: often one of the two labels is wrong"
             yield _finding(table, "near-conflicts", later[differ], "warning", what, do)
         same = later[~differ]
         if len(same):
             often = len(np.unique(same[:, 0])) >= FEW * len(table.of("train"))
-            what = "{rows} with nearly the text of an earlier one, and its answer"
+            what = "{rows} with nearly the text of an earlier one" + (", and its label" if labels else "")
             do = "remove them, unless they are to weigh more"
             yield _finding(table, "near-duplicates", same, "warning" if often else "note", what, do)
 
