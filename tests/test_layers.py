@@ -56,6 +56,10 @@ LIGHT = [
     "weitiao.data.pack",
 ]
 LIGHT += [
+    "weitiao.check.command",
+    *(f"weitiao.check.checks.{path.stem}" for path in (ROOT / "check/checks").glob("[!_]*.py")),
+]
+LIGHT += [
     f"weitiao.{room}.{path.stem}" for room in ("tasks", "families") for path in sorted((ROOT / room).glob("[!_]*.py"))
 ]
 

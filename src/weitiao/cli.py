@@ -101,6 +101,22 @@ def train(
 
 
 @app.command()
+def check(
+    config: Config,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="HTML page; by default check.html beside CONFIG.")
+    ] = None,
+) -> None:
+    """Look at the data before training: rows, tokens, labels, repeats, leakage. Exit code 2 where training refuses."""
+    from weitiao.check.command import run
+
+    if not run(config, overrides or [], as_json, output):
+        raise typer.Exit(2)
+
+
+@app.command()
 def preview(
     config: Config,
     overrides: Overrides = None,

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from weitiao.data.rows import refuse_too_long, refuse_unsupervised
 from weitiao.data.windows import windows
-from weitiao.errors import DataError, RenderError
+from weitiao.errors import DataError, ImageError, RenderError
 from weitiao.families.chat_format import ChatFormat
 from weitiao.families.vision import Vision
 from weitiao.images import ImageFacts, image_facts
@@ -48,7 +49,7 @@ class Encoder:
         room = self.max_length - sum(image.tokens for image in fitted)
         shortened, removed, gap = self._shortened(_with_tokens(messages, fitted), room)
         ids = tuple(self.chat.prompt_ids(shortened))
-        self._check_limit(len(ids), example)
+        refuse_too_long(len(ids), self.limit, example.row.place)
         return Encoded(ids, len(ids), removed, gap, self._placed(fitted, ids))
 
     def windows(self, example: Example) -> list[Span]:
@@ -63,9 +64,8 @@ class Encoder:
         encoded = self.prompt(example)
         target = self.task.target(self.task.seen(example.answer, encoded.gap))
         answer = self.chat.answer_ids(target)
-        if not answer:
-            raise RenderError(f"{example.row.place}: the answer {target!r} has no tokens")
-        self._check_limit(len(encoded.ids) + len(self.chat.lead) + len(answer) + 1, example)
+        refuse_unsupervised(len(answer), target, example.row.place)
+        refuse_too_long(len(encoded.ids) + len(self.chat.lead) + len(answer) + 1, self.limit, example.row.place)
         return replace(encoded, ids=(*encoded.ids, *self.chat.lead, *answer, self.chat.stop))
 
     def _fitted(self, messages: Sequence[Message], example: Example) -> list[PlacedImage]:
@@ -90,7 +90,7 @@ class Encoder:
                 most = room // len(paths) * self.vision.unit**2
                 found = [self._sized(path, told, example, most) for path, told in zip(paths, facts, strict=True)]
         except DataError as error:
-            raise DataError(f"{example.row.place}: {error}") from None
+            raise ImageError(f"{example.row.place}: {error}") from None
         taken = sum(image.tokens for image in found)
         if taken > room:
             raise RenderError(
@@ -122,13 +122,6 @@ class Encoder:
             placed.append(replace(image, start=at))
             at += image.tokens
         return tuple(placed)
-
-    def _check_limit(self, length: int, example: Example) -> None:
-        if length > self.limit:
-            raise RenderError(
-                f"{example.row.place}: {length} tokens, but the model takes {self.limit}; "
-                "lower data.max_length, or shorten the instruction, the labels or the answer"
-            )
 
     def _shortened(self, messages: Sequence[Message], room: int) -> tuple[list[Message], int, Span | None]:
         """Messages whose shrinkable part takes at most `room` tokens; tokens left out; where they stood. A task has one

@@ -39,6 +39,10 @@ class TextTokenizer:
     def encode(self, text: str) -> list[int]:
         return list(self._plain.encode(text, add_special_tokens=False).ids)
 
+    def lengths(self, texts: list[str]) -> list[int]:
+        """How many tokens `encode` gives of each text; all at once, on all cores."""
+        return list(map(len, self._plain.encode_batch_fast(texts, add_special_tokens=False)))
+
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Code-point span in `text` of each of its tokens."""
         return list(self._plain.encode(text, add_special_tokens=False).offsets)

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from weitiao.config import nearest
-from weitiao.errors import ConfigError, DataError
+from weitiao.errors import ConfigError, DataError, LabelError, OffsetsError
 from weitiao.images import IMAGE_NAMES
 from weitiao.metrics.classification import f1
 from weitiao.metrics.entities import Entity, document_counts, measure_entities
@@ -155,7 +155,7 @@ class Ner(Task):
         if self.options.other_types == "ignore":
             return False
         hint = nearest(kind, types)
-        raise DataError(
+        raise LabelError(
             f"{row.place}: entity type {kind!r} is outside the set ({', '.join(types)})"
             + (f"; did you mean {hint!r}?" if hint else "; add it to task.types, or set task.other_types=ignore")
         )
@@ -168,7 +168,7 @@ class Ner(Task):
             entities = ground(pairs, text, in_order=False)
         for entity in entities:
             if not entity.found:
-                raise DataError(f"{row.place}: entity {entity.text!r} does not occur (again) in the text")
+                raise OffsetsError(f"{row.place}: entity {entity.text!r} does not occur (again) in the text")
         return tuple(sorted(entities, key=reading_order))
 
     def prompt(self, example: Example) -> tuple[Message, ...]:
@@ -319,7 +319,7 @@ def _get(item: Any, key: str, row: Row) -> str:
 def _located(item: Any, text: str, row: Row) -> Entity:
     start, end, kind = _optional(item, "start"), _optional(item, "end"), _get(item, "type", row)
     if any(isinstance(n, bool) or not isinstance(n, int) for n in (start, end)) or not 0 <= start <= end <= len(text):
-        raise DataError(
+        raise OffsetsError(
             f"{row.place}: entity {item!r:.80} has offsets {start!r}, {end!r}; wanted 0 ≤ start < end ≤ {len(text)}"
         )
     told = _optional(item, "text")
@@ -328,7 +328,7 @@ def _located(item: Any, text: str, row: Row) -> Entity:
         span = text[start:stop]
         if span and (told is None or span == told):
             return Entity(start, stop, kind, span)
-    raise DataError(
+    raise OffsetsError(
         f"{row.place}: entity text {told!r} disagrees with offsets {start}:{end}, "
         f"where the text has {text[start:end]!r}; offsets are code points, end-exclusive"
     )
