@@ -14,7 +14,8 @@ def test_clean_rows(work: Path, weitiao: Any) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert "36 training, 12 validation, 0 test" in done.stdout
     assert "nothing found" in done.stdout
-    assert done.stdout.endswith("check.html\n")
+    assert done.stdout.splitlines()[-3].endswith("check.html")
+    assert done.stdout.splitlines()[-1].startswith("  weitiao train ")
     assert (work / "check.html").read_text("utf-8").startswith("<!DOCTYPE html>")
 
 

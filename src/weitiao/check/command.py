@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,12 +27,15 @@ def run(config: str, overrides: Sequence[str], as_json: bool, output: Path | Non
         write_text(path, page(result, config))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be written ({error.strerror}); name another file with -o") from None
+    fine = not any(finding["level"] == "error" for finding in result["findings"])
     if as_json:
         print(json.dumps(result, ensure_ascii=False, indent=2))
-    else:
-        show(result)
-        print(path)
-    return not any(finding["level"] == "error" for finding in result["findings"])
+        return fine
+    show(result)
+    print(path)
+    if fine:
+        print(f"next:\n  {shlex.join(['weitiao', 'train', config, *overrides])}")
+    return fine
 
 
 def _beside(config: str) -> Path:

@@ -69,7 +69,7 @@ def init(
 
 def next_command(config: Path) -> str:
     """What to call with a fresh config."""
-    return f"weitiao train {shlex.quote(str(config))}"
+    return f"weitiao check {shlex.quote(str(config))}"
 
 
 def config_name(file: str) -> str:
