@@ -28,8 +28,8 @@ def agreement(make: ModelMaker, questions: Questions, count: int) -> dict[str, A
     or of whole answers that are equal.
 
     Random weights decide some answers by less than 16 bits tell apart. So where ours in 16 bits are not the plain
-    path's, both are compared with the plain path in float32, of the same weights: `off` and `plain_off`, the shares that
-    differ.
+    path's, both are compared with the plain path in float32, of the same weights: `off` and `plain_off`, the shares
+    that differ.
     """
     model = adapted(make)
     examples = questions.examples()[:count]
