@@ -8,6 +8,7 @@ import json
 import math
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -75,7 +76,8 @@ class Model:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         revision = SETTINGS["base_revision"] if base == SETTINGS["base_model"] else None
-        model = AutoModelForCausalLM.from_pretrained(base, revision=revision, dtype=dtype, attn_implementation="sdpa")
+        options = {"revision": revision, "dtype": dtype, "attn_implementation": "sdpa"}
+        model: Any = AutoModelForCausalLM.from_pretrained(base, **options)
         # Newer versions of transformers say `cache`, and will drop the other name.
         known = inspect.signature(model.forward).parameters
         self.cache = "cache" if "cache" in known else "past_key_values"
@@ -117,7 +119,9 @@ class Model:
     def write(self, prompt, allowed, spent=lambda ids: False):
         """The likeliest allowed token each time: ids, log-probability of each among the allowed ones and of the stop,
         whether the stop came within the budget. allowed: told of the ids so far, gives a mask of the vocabulary."""
-        ids, chances, cache, step = [], [], None, prompt
+        ids: list[int] = []
+        chances: list[float] = []
+        cache, step = None, prompt
         while True:
             logits, cache = self._read([step], cache, logits_to_keep=1)
             logits = logits[0, -1].float().masked_fill(~allowed(ids).to(self.device), -math.inf)

@@ -107,9 +107,11 @@ def _entities(folder: AdapterFolder, draft: Path) -> dict[str, Any]:
 
 
 def _base(folder: AdapterFolder, merged: bool) -> dict[str, Any]:
+    if merged:
+        return {"base_model": folder.told.base.name, "base_revision": None, "tokenizer": "model/tokenizer.json"}
     name, revision = public_name(folder)
-    told = {"base_model": name or str(folder.base.folder.resolve()), "base_revision": revision}
-    return told | {"tokenizer": "model/tokenizer.json" if merged else "tokenizer.json"}
+    base = name or str(folder.base.folder.resolve())
+    return {"base_model": base, "base_revision": revision, "tokenizer": "tokenizer.json"}
 
 
 def public_name(folder: AdapterFolder) -> tuple[str | None, str | None]:
