@@ -60,8 +60,12 @@ def rows_of(source):
     name = "standard input" if source == "-" else source
     if source != "-" and Path(source).suffix not in (".jsonl", ".txt"):
         sys.exit(f"{source}: wanted .jsonl or .txt with a row a line, or - for standard input")
-    raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-    for number, line in enumerate(raw.decode("utf-8-sig").split("\n"), 1):
+    try:
+        raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        lines = raw.decode("utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        sys.exit(f"{name}: cannot be read as UTF-8 text ({error})")
+    for number, line in enumerate(lines, 1):
         if line.strip():
             try:
                 bare = {SETTINGS["bare_field"]: line.rstrip("\r")}
