@@ -220,15 +220,19 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="adapter: PEFT's files; merged: a whole model; chatglm-adapter: GLM-4's own layer names.",
+            help="adapter: PEFT's files; merged: a whole model; chatglm-adapter: GLM-4's own layer names; "
+            "standalone: with a program that answers without Weitiao.",
         ),
     ],
+    merged: Annotated[
+        bool, typer.Option("--merged", help="standalone: with the whole model, so that no base model is needed.")
+    ] = False,
 ) -> None:
-    """Write a run's adapter, or the model with it folded in, for other programs; say how vLLM serves it."""
+    """Write a run's adapter, or the model with it folded in, for other programs; say how it is used."""
     from weitiao.export import export as write
     from weitiao.tracking.screen import Screen
 
-    print(write(run, dest, format, Screen()))
+    print(write(run, dest, format, Screen(), merged))
 
 
 @app.command()

@@ -30,7 +30,7 @@ from weitiao.metrics.intervals import Counts, Statistic
 from weitiao.tasks.base import Example, Task, TaskOptions
 from weitiao.tasks.entity_formats import FORMATS, Pair
 from weitiao.tasks.merge import merged_entities, reading_order
-from weitiao.tasks.spans import Source, chunks, nfc
+from weitiao.tasks.spans import Source, chunks, nfc, places
 from weitiao.types import Constraint, Grammar, Message, Prediction, Row, Span, TextPart
 
 INSTRUCTIONS = {
@@ -275,34 +275,12 @@ def is_type(text: str) -> bool:
 
 
 def ground(pairs: Sequence[Pair], text: str, in_order: bool = True) -> tuple[Entity, ...]:
-    """Find the pairs in the text from left to right. in_order: whether the pairs are in reading order.
-
-    A mention is sought from the start of the one before it, and behind the last mention of the same text; failing
-    that, anywhere behind that last mention; failing that, wherever the text stands without that type. What is not
-    found at all gets the offsets -1, -1. So ordered pairs come back always, and offsets whenever every earlier mention
-    of the same text is among the pairs and no span has two types while its text occurs again.
-    """
-    source = Source(text)
-    last: dict[str, tuple[int, int]] = {}
-    types: dict[tuple[int, int], set[str]] = {}
-    found: list[Entity] = []
-    before = 0
-    for written, kind in pairs:
-        wanted = nfc(written)
-        behind = last[wanted][0] + 1 if wanted in last else 0
-        place = source.find(wanted, max(before, behind)) or source.find(wanted, behind)
-        if place is None:
-            place = source.find(wanted)
-            while place is not None and kind in types.get(place, ()):
-                place = source.find(wanted, place[0] + 1)
-        if place is None:
-            found.append(Entity(-1, -1, kind, written))
-            continue
-        last[wanted] = place
-        before = place[0] if in_order else 0
-        types.setdefault(place, set()).add(kind)
-        found.append(Entity(place[0], place[1], kind, text[place[0] : place[1]]))
-    return tuple(found)
+    """The pairs as entities, where `spans.places` finds them in the text; what is not found has the offsets -1, -1."""
+    found = zip(pairs, places(pairs, text, in_order), strict=True)
+    return tuple(
+        Entity(place[0], place[1], kind, text[place[0] : place[1]]) if place else Entity(-1, -1, kind, written)
+        for (written, kind), place in found
+    )
 
 
 def _optional(item: Any, key: str) -> Any:
