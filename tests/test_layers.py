@@ -18,6 +18,7 @@ ORDER = (
         "prediction",
         "report",
         "training",
+        "cost",
         "init · check · preview · demo · export · serve · bench · doctor · runs",
         "cli",
         "__main__",
