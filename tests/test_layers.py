@@ -18,7 +18,7 @@ ORDER = (
         "prediction",
         "report",
         "training",
-        "standalone",
+        "standalone · cost",
         "init · check · preview · demo · export · serve · bench · doctor · runs",
         "cli",
         "__main__",

@@ -108,11 +108,16 @@ def check(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="HTML page; by default check.html beside CONFIG.")
     ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="Card to reckon the cost for, such as 4090, a10, h100, or cpu; by default what is here."),
+    ] = None,
+    price: Annotated[float | None, typer.Option(help="Of an hour of it, in any currency.", min=0)] = None,
 ) -> None:
-    """Look at the data before training: rows, tokens, labels, repeats, leakage. Exit code 2 where training refuses."""
+    """Look at the data before training, and at memory, time and disk. Exit code 2 where training refuses."""
     from weitiao.check.command import run
 
-    if not run(config, overrides or [], as_json, output):
+    if not run(config, overrides or [], as_json, output, gpu, price):
         raise typer.Exit(2)
 
 

@@ -132,7 +132,7 @@ def test_the_page_needs_nothing_and_escapes_all(tmp_path: Path, rows: Any) -> No
     assert "rare-label" in written
     assert "<svg" in written
     assert "http" not in written.replace("http-equiv", "")
-    assert page({**told, "cost": {"memory": "3 GiB"}}, "x").count("3 GiB") == 1
+    assert 'id="cost"' not in written
 
 
 def test_an_empty_histogram_is_left_out(tmp_path: Path, rows: Any) -> None:

@@ -17,11 +17,11 @@ from PIL import Image
 
 from runs import trained
 from weitiao.config import RunConfig, load_config
+from weitiao.cost.at_hand import Card
 from weitiao.data.splits import load
 from weitiao.errors import ConfigError, DataError
 from weitiao.init import walk
 from weitiao.init.found import Asked
-from weitiao.init.machine import Card
 from weitiao.init.walk import config_name, init
 from weitiao.tasks.base import task_options
 

@@ -8,21 +8,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from weitiao.check.page import page
+from weitiao.check.priced import priced
 from weitiao.check.screen import show
 from weitiao.check.walk import check
 from weitiao.config import load_config, resolve_config
+from weitiao.cost.machine import named
 from weitiao.errors import ConfigError
 from weitiao.run_folder import write_text
 
 NAME = "check.html"
 
 
-def run(config: str, overrides: Sequence[str], as_json: bool, output: Path | None) -> bool:
+def run(
+    config: str,
+    overrides: Sequence[str],
+    as_json: bool,
+    output: Path | None,
+    gpu: str | None = None,
+    price: float | None = None,
+) -> bool:
     """Whether nothing was found that training refuses. The page is written in any case."""
     path = output or _beside(config)
     if path.is_dir() or not path.parent.is_dir():
         raise ConfigError(f"{path}: {'is a folder' if path.is_dir() else 'its folder does not exist'}; name a file")
-    result = check(load_config(config, overrides))
+    if gpu is not None:
+        named(gpu)  # a wrong name is told before rows are read
+    settings = load_config(config, overrides)
+    result = priced(check(settings), settings, gpu, price)
     try:
         write_text(path, page(result, config))
     except OSError as error:

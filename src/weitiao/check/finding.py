@@ -14,6 +14,7 @@ LONGEST_EXAMPLE = 160
 """Characters of a text that is shown."""
 Level = Literal["error", "warning", "note"]
 """Training refuses errors; a warning is worth a look; a note is worth knowing."""
+LEVELS: tuple[Level, ...] = ("error", "warning", "note")
 
 
 @dataclass

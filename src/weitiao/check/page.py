@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from weitiao import __version__
 from weitiao.check.screen import head, verdict
+from weitiao.cost.told import lines as cost_lines
 from weitiao.report.html import render
 from weitiao.report.words import Words
 
@@ -26,6 +27,7 @@ def page(result: Mapping[str, Any], name: str) -> str:
         head=head(result),
         verdict=verdict(result),
         result=result,
+        cost=list(cost_lines(result["cost"])) if result["cost"] else [],
         picture=_histogram(result["tokens"]) if result.get("tokens") else None,
     )
 

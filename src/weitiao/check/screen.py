@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from weitiao.cost.told import lines as cost_lines
+
 STYLES = {"error": "bold red", "warning": "yellow", "note": "cyan"}
 SIGNS = {"error": "✗", "warning": "!", "note": "·"}
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}
@@ -105,9 +107,10 @@ def _labels(labels: Mapping[str, Mapping[str, int]]) -> Iterator[Text]:
 
 
 def _cost(cost: Mapping[str, Any] | None) -> Iterator[str]:
-    """Memory, minutes and price, a line each, where they are estimated."""
-    for name, told in (cost or {}).items():
-        yield f"{name}: {told}"
+    """Memory, time, disk and price, a line each, where they are estimated."""
+    if cost:
+        yield ""
+        yield from (f"{name}: {told}" for name, told in cost_lines(cost))
 
 
 def _finding(finding: Mapping[str, Any], folder: str) -> Iterator[Text]:

@@ -7,11 +7,14 @@ A result is plain JSON, and all that the screen and the page know:
     rows            {"train": …, "validation": …, "test": …, "unused": …, "refused": …}
     files           file → SHA-256
     findings        [{"name", "level", "what", "do", "count", "examples": [{"place", "text"}]}], errors first
-    tokens          of the training rows: median, 95 % quantile, longest, histogram; null where none could be encoded
+    tokens          of the training rows, their texts and answers: median, 95 % quantile, longest, deviation, histogram;
+                    null where none could be encoded
     labels          label or type → rows of each split that name it
     read_back       rows whose tokens were read back
+    shared          tokens that all these begin with
     notes           what was not looked at
-    cost            memory, minutes and price of a training, once it is estimated; null until then
+    cost            what the training takes on a machine (`cost/estimate.py` has its keys), added by `priced.py`, for it
+                    depends on more than rows; null until then, and where nothing is known of the machine or the model
     seconds         that it took
 """
 
@@ -25,7 +28,7 @@ from typing import Any
 from weitiao.check import remembered
 from weitiao.check.base import Batch, Check, Setting
 from weitiao.check.checks import checks
-from weitiao.check.finding import Finding
+from weitiao.check.finding import LEVELS, Finding
 from weitiao.check.reading import Trouble, examples, task_of
 from weitiao.check.table import UNUSED, Table
 from weitiao.config import RunConfig
@@ -37,7 +40,6 @@ from weitiao.tracking.screen import LINE_EVERY, Screen
 
 BATCH = 512
 """Rows that are in memory at once."""
-LEVELS = ("error", "warning", "note")
 
 
 def check(config: RunConfig, screen: Screen | None = None) -> dict[str, Any]:
@@ -129,7 +131,7 @@ def _result(setting: Setting, table: Table, looked: list[Check], files: dict[str
         "unused": int((table.split == UNUSED).sum()) - len(setting.trouble.numbers),
         "refused": setting.trouble.count,
     }
-    facts: dict[str, Any] = {"tokens": None, "labels": {}, "read_back": 0, "notes": []}
+    facts: dict[str, Any] = {"tokens": None, "labels": {}, "read_back": 0, "shared": 0, "notes": []}
     for one in looked:
         facts |= one.facts(table)
     return {

@@ -9,8 +9,10 @@ from typing import Any
 from weitiao.check.base import Batch, Check, Setting
 from weitiao.check.finding import Finding
 from weitiao.check.table import Table
+from weitiao.data.prefix import common_prefix
 from weitiao.errors import WeitiaoError
 from weitiao.tasks.base import Example
+from weitiao.types import Encoded
 
 SAMPLE = 64
 
@@ -19,6 +21,8 @@ class RoundTrip(Check):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._sample: list[Example] = []
+        self._encoded: list[Encoded] = []
+        """What of it could be encoded, once it is read back."""
         self._seen = 0
         self._random = random.Random(setting.config.run.seed)
 
@@ -49,6 +53,7 @@ class RoundTrip(Check):
             prompt, encoded = encoder.prompt(example), encoder.training(example)
         except WeitiaoError:  # counted where all rows are encoded
             return None
+        self._encoded.append(encoded)
         target = task.target(task.seen(example.answer, encoded.gap))
         answer = encoder.chat.answer_ids(target)
         if list(encoded.ids) != [*prompt.ids, *encoder.chat.lead, *answer, encoder.chat.stop]:
@@ -59,7 +64,7 @@ class RoundTrip(Check):
         return None
 
     def facts(self, table: Table) -> dict[str, Any]:
-        return {"read_back": len(self._sample)}
+        return {"read_back": len(self._sample), "shared": len(common_prefix(self._encoded))}
 
 
 CHECK = RoundTrip

@@ -43,7 +43,7 @@ class _Written(NamedTuple):
 class Tokens(Check):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self._lengths, self._texts, self._removed = array("I"), array("I"), array("I")
+        self._lengths, self._texts, self._removed, self._answers = (array("I") for _ in range(4))
         self._partly: list[int] = []
         """Rows whose answer names something that is left out."""
 
@@ -56,8 +56,9 @@ class Tokens(Check):
                 found = self._quick(example, told, known, at) if told else self._exact(example, at)
             except (RenderError, DataError) as error:
                 self.setting.trouble.add(error, at)
-                found = (0, 0, 0)
-            for column, value in zip((self._lengths, self._texts, self._removed), found, strict=True):
+                found = (0, 0, 0, 0)
+            columns = (self._lengths, self._texts, self._removed, self._answers)
+            for column, value in zip(columns, found, strict=True):
                 column.append(value)
 
     def _written(self, example: Example) -> _Written:
@@ -68,24 +69,25 @@ class Tokens(Check):
         own = next(piece for piece in reversed(pieces) if isinstance(piece, str) and text in piece)
         return _Written(pieces, task.target(example.answer), own, own[: own.rindex(text)])
 
-    def _quick(self, example: Example, told: _Written, known: dict[str, int], at: int) -> tuple[int, int, int]:
-        """Tokens of prompt and answer, of the text, and of what is left out of it."""
+    def _quick(self, example: Example, told: _Written, known: dict[str, int], at: int) -> tuple[int, int, int, int]:
+        """Tokens of prompt and answer, of the text, of what is left out of it, and of the answer with its stop."""
         text = max(known[told.own] - known[told.heading], 0)
         if text + MARGIN > self.setting.encoder.max_length:
             return self._exact(example, at)
         chat = self.setting.encoder.chat
         refuse_unsupervised(known[told.target], told.target, example.row.place)
         prompt = sum(known[piece] if isinstance(piece, str) else 1 for piece in told.pieces)
-        length = prompt + len(chat.lead) + known[told.target] + 1
+        answer = known[told.target] + 1
+        length = prompt + len(chat.lead) + answer
         refuse_too_long(length, self.setting.encoder.limit, example.row.place)
-        return length, text, 0
+        return length, text, 0, answer
 
-    def _exact(self, example: Example, at: int) -> tuple[int, int, int]:
+    def _exact(self, example: Example, at: int) -> tuple[int, int, int, int]:
         encoded = self.setting.encoder.training(example)
         if encoded.gap and self.setting.task.seen(example.answer, encoded.gap) != example.answer:
             self._partly.append(at)
         text = len(self.setting.base.tokenizer.encode(example.text)) + sum(image.tokens for image in encoded.images)
-        return len(encoded.ids), text, encoded.removed
+        return len(encoded.ids), text, encoded.removed, len(encoded.answer)
 
     def findings(self, table: Table) -> Iterator[Finding]:
         removed, train = _array(self._removed), table.of("train")
@@ -119,6 +121,8 @@ class Tokens(Check):
         # A few very long texts would press all others into one bar.
         usual = texts[texts <= np.quantile(texts, 0.99, method="higher")]
         told["texts"]["histogram"] = lengths_told(usual)["histogram"]
+        told["rows"]["deviation"] = round(float(whole.std()), 3)
+        told["answers"] = _summed(_array(self._answers)[train])
         told["texts"]["longer"] = len(texts) - len(usual)
         return {"tokens": {**told, "max_length": most, "above": int((texts > most).sum())}}
 
@@ -129,6 +133,10 @@ def _by_class(table: Table, cut: Positions) -> str:
         return ""
     listed = "; ".join(f"{clipped(name or 'none', 24)} {count:,}" for name, count in counted[:MOST_CLASSES])
     return f" (by class: {listed}{'; …' if len(counted) > MOST_CLASSES else ''})"
+
+
+def _summed(lengths: Any) -> dict[str, Any]:
+    return {"all": int(lengths.sum()), "max": int(lengths.max()), "deviation": round(float(lengths.std()), 3)}
 
 
 def _array(column: array[int]) -> Any:
