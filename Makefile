@@ -14,9 +14,9 @@ STAMP := $(VENV)/.installed
 demo: $(STAMP)
 	$(BIN)/weitiao demo
 
-# Everything that must hold before a commit, the slow tests included.
+# Everything that must hold before a commit, the slow tests included; a process for each core, a file's tests in one.
 test: lint
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -m "" -n auto --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

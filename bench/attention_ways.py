@@ -22,7 +22,8 @@ from typing import Any
 import torch
 
 from weitiao.engine.attention_plan import AttentionPlan
-from weitiao.engine.split_attention import GRAIN, Heads, SplitAttention, SplitLayout, split_layout
+from weitiao.engine.room import GRAIN
+from weitiao.engine.split_attention import Heads, SplitAttention, SplitLayout, split_layout
 
 Qkv = Callable[[torch.Tensor], torch.Tensor]
 """[T, (H + 2 Hk) D] → [T, H D]."""

@@ -38,6 +38,12 @@ def test_tables_of_keys_are_up_to_date() -> None:
         assert path.read_text("utf-8") == made.page(path), "call `make docs-config`"
 
 
+def test_every_page_has_its_place_in_the_site() -> None:
+    nav = (ROOT / "mkdocs.yml").read_text("utf-8").partition("\nnav:\n")[2]
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert sorted(re.findall(r"([\w./-]+\.md)$", nav, flags=re.MULTILINE)) == sorted(pages)
+
+
 SAMPLE_PAGES = ("docs/tasks.md", "docs/zh/tasks.md")
 SAMPLES = [
     (page, config, file)

@@ -31,6 +31,7 @@ ORDER = (
         "prediction",
         "report",
         "training",
+        "standalone · cost",
         "init · check · preview · demo · export · serve · bench · doctor · runs",
         "cli",
         "__main__",
@@ -67,6 +68,10 @@ LIGHT = [
     "weitiao.data.splits",
     "weitiao.data.encode",
     "weitiao.data.pack",
+]
+LIGHT += [
+    "weitiao.check.command",
+    *(f"weitiao.check.checks.{path.stem}" for path in (ROOT / "check/checks").glob("[!_]*.py")),
 ]
 LIGHT += [
     f"weitiao.{room}.{path.stem}" for room in ("tasks", "families") for path in sorted((ROOT / room).glob("[!_]*.py"))

@@ -101,6 +101,27 @@ def train(
 
 
 @app.command()
+def check(
+    config: Config,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="HTML page; by default check.html beside CONFIG.")
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="Card to reckon the cost for, such as 4090, a10, h100, or cpu; by default what is here."),
+    ] = None,
+    price: Annotated[float | None, typer.Option(help="Of an hour of it, in any currency.", min=0)] = None,
+) -> None:
+    """Look at the data before training, and at memory, time and disk. Exit code 2 where training refuses."""
+    from weitiao.check.command import run
+
+    if not run(config, overrides or [], as_json, output, gpu, price):
+        raise typer.Exit(2)
+
+
+@app.command()
 def preview(
     config: Config,
     overrides: Overrides = None,
@@ -204,15 +225,19 @@ def export(
         str,
         typer.Option(
             "--format",
-            help="adapter: PEFT's files; merged: a whole model; chatglm-adapter: GLM-4's own layer names.",
+            help="adapter: PEFT's files; merged: a whole model; chatglm-adapter: GLM-4's own layer names; "
+            "standalone: with a program that answers without Weitiao.",
         ),
     ],
+    merged: Annotated[
+        bool, typer.Option("--merged", help="standalone: with the whole model, so that no base model is needed.")
+    ] = False,
 ) -> None:
-    """Write a run's adapter, or the model with it folded in, for other programs; say how vLLM serves it."""
+    """Write a run's adapter, or the model with it folded in, for other programs; say how it is used."""
     from weitiao.export import export as write
     from weitiao.tracking.screen import Screen
 
-    print(write(run, dest, format, Screen()))
+    print(write(run, dest, format, Screen(), merged))
 
 
 @app.command()

@@ -8,6 +8,9 @@ Anything else that escapes is a bug of ours and keeps its traceback.
 class WeitiaoError(Exception):
     """Base of every error that names something that the user can change."""
 
+    finding = "bad-row"
+    """Name under which `weitiao check` counts it, where it is of a row."""
+
 
 class ConfigError(WeitiaoError):
     """A key or value of the configuration, or a run folder that belongs to another configuration."""
@@ -15,6 +18,24 @@ class ConfigError(WeitiaoError):
 
 class DataError(WeitiaoError):
     """A data file or one of its rows; the message starts with `file:line`."""
+
+
+class ImageError(DataError):
+    """An image of a row that is missing, elsewhere, broken or too large."""
+
+    finding = "bad-image"
+
+
+class OffsetsError(DataError):
+    """An entity that does not stand where its row says."""
+
+    finding = "entity-offsets"
+
+
+class LabelError(DataError):
+    """An answer that names a label or type outside the set."""
+
+    finding = "unknown-label"
 
 
 class RenderError(WeitiaoError):

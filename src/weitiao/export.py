@@ -23,6 +23,8 @@ from weitiao.prediction.adapter_folder import AdapterFolder, open_folder
 from weitiao.prediction.agreement import LEAST_EQUAL_TEXTS, MOST_NATS, compared, held_out, refuse_quantized
 from weitiao.report.card import card
 from weitiao.run_folder import TASK_FILE, whole_folder, write_text
+from weitiao.standalone.trial import tried
+from weitiao.standalone.write import public_name, refuse_standalone, write_standalone
 from weitiao.tracking.screen import Screen
 
 if TYPE_CHECKING:
@@ -37,12 +39,12 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes for `--max-lora-rank`."""
 
 
-def export(run: str | Path, dest: str | Path, format: str, screen: Screen | None = None) -> Path:
+def export(run: str | Path, dest: str | Path, format: str, screen: Screen | None = None, merged: bool = False) -> Path:
     """Write what a run, adapter or checkpoint folder holds to the new folder `dest`, whole or not at all, with a model
-    card; tell `screen` how it is served.
+    card; tell `screen` how it is served. merged: a standalone folder holds the whole model, and needs no base.
 
     Raises ConfigError for an unknown format, a taken `dest`, or a model that the format is not for, and ModelError for
-    a merged model that does not answer as the run does.
+    what does not answer as the run does.
     """
     dest, screen = Path(dest), screen or Screen(silent=True)
     if format not in FORMATS:
@@ -52,11 +54,16 @@ def export(run: str | Path, dest: str | Path, format: str, screen: Screen | None
         )
     if dest.exists():
         raise ConfigError(f"{dest}: is there already; name a new folder")
+    if merged and format != "standalone":
+        raise ConfigError("--merged: goes with --format standalone; for a merged model alone take --format merged")
     folder = open_folder(run)
     commands = _commands(folder, dest, format)
+    write = _standalone_merged if merged else FORMATS[format]
     with whole_folder(dest) as draft:
-        checked = FORMATS[format](folder, draft, screen)
-        text = card(folder, format == "merged", commands, checked)
+        checked = write(folder, draft, screen)
+        alone = format == "standalone"
+        told = _commands(folder, Path(), format) if alone else commands
+        text = card(folder, merged or format == "merged", told, checked, alone)
     # Not among the files whose hashes are kept: a card is there to be edited.
     write_text(dest / "README.md", text)
     for command in commands:
@@ -66,6 +73,9 @@ def export(run: str | Path, dest: str | Path, format: str, screen: Screen | None
 
 def _commands(folder: AdapterFolder, dest: Path, format: str) -> list[str]:
     """What serves or uses the folder."""
+    if format == "standalone":
+        told = shlex.quote(str(dest))
+        return [f"pip install -r {told}/requirements.txt", f"python {told}/predict.py rows.jsonl > answers.jsonl"]
     if format == "merged":
         return [shlex.join(["vllm", "serve", str(dest)])]
     answer = shlex.join(["weitiao", "predict", str(dest), "rows.jsonl"])
@@ -135,6 +145,22 @@ def _merged(folder: AdapterFolder, draft: Path, screen: Screen) -> str | None:
     return f"on held-out rows of the run, {agreed}"
 
 
+def _standalone(folder: AdapterFolder, draft: Path, screen: Screen, merged: bool = False) -> str | None:
+    """The adapter, or the model with it folded in, with a program that needs no Weitiao, tried beside the run."""
+    refuse_standalone(folder, merged)
+    if merged:
+        (draft / "model").mkdir()
+        _merged(folder, draft / "model", screen)
+    elif public_name(folder)[0] is None:
+        screen.note("the base model is in no hub: elsewhere, name its folder with predict.py's --base, or add --merged")
+    write_standalone(folder, draft, merged)
+    return tried(folder, draft, merged, screen)
+
+
+def _standalone_merged(folder: AdapterFolder, draft: Path, screen: Screen) -> str | None:
+    return _standalone(folder, draft, screen, merged=True)
+
+
 def _read_back(folder: AdapterFolder, draft: Path, found: Mapping[str, Update]) -> Predictor:
     """What was written, as any other model is opened."""
     from weitiao.model.load import choose_device, choose_dtype, load_model
@@ -156,4 +182,5 @@ FORMATS: Mapping[str, Callable[[AdapterFolder, Path, Screen], Any]] = {
     "adapter": _adapter,
     "merged": _merged,
     "chatglm-adapter": _chatglm_adapter,
+    "standalone": _standalone,
 }

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from weitiao.errors import DataError, first_line
+from weitiao.errors import DataError, ImageError, first_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,7 +70,7 @@ def allowed_path(name: str, root: str) -> str:
     Links are followed first, so that none leads out of `root`. DataError when it is elsewhere or no file.
     """
     if "://" in name or name.startswith("data:"):
-        raise DataError(f"image {name!r:.80}: is an address; wanted a file, so download it first")
+        raise ImageError(f"image {name!r:.80}: is an address; wanted a file, so download it first")
     try:
         folder = Path(root).expanduser().resolve()
         # Only `~/` is the home folder; `~1.jpg` is what some editors call a copy.
@@ -78,11 +78,11 @@ def allowed_path(name: str, root: str) -> str:
         is_file = path.is_file()
     except (OSError, RuntimeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"image {name!r:.80}: is no path that can be read ({reason})") from None
+        raise ImageError(f"image {name!r:.80}: is no path that can be read ({reason})") from None
     if not path.is_relative_to(folder):
-        raise DataError(f"image {name!r:.80}: is not in {folder}; move it there, or set data.images to its folder")
+        raise ImageError(f"image {name!r:.80}: is not in {folder}; move it there, or set data.images to its folder")
     if not is_file:
-        raise DataError(f"image {name!r:.80}: no such file in {folder}; correct the path, or set data.images")
+        raise ImageError(f"image {name!r:.80}: no such file in {folder}; correct the path, or set data.images")
     return str(path)
 
 
@@ -134,16 +134,16 @@ def image_facts(path: str) -> ImageFacts:
     try:
         state = Path(path).stat()
     except OSError as error:
-        raise DataError(f"image {path}: cannot be read ({error.strerror or error})") from None
+        raise ImageError(f"image {path}: cannot be read ({error.strerror or error})") from None
     if not stat.S_ISREG(state.st_mode):
-        raise DataError(f"image {path}: is a folder, a pipe or a device; wanted a file")
+        raise ImageError(f"image {path}: is a folder, a pipe or a device; wanted a file")
     return _facts(path, state.st_mtime_ns, state.st_size)
 
 
 @lru_cache(maxsize=1 << 20)
 def _facts(path: str, _changed: int, size: int) -> ImageFacts:
     if size > MOST_BYTES:
-        raise DataError(f"image {path}: {size / 2**20:.0f} MiB; wanted at most {MOST_BYTES / 2**20:.0f}")
+        raise ImageError(f"image {path}: {size / 2**20:.0f} MiB; wanted at most {MOST_BYTES / 2**20:.0f}")
     with _opened(path) as image:
         width, height = image.size
         if _orientation(image) >= 5:
@@ -191,18 +191,20 @@ def _opened(path: str) -> Iterator[Image.Image]:
             with Image.open(path, formats=FORMATS) as image:
                 width, height = image.size
                 if width * height > MOST_PIXELS:
-                    raise DataError(
+                    raise ImageError(
                         f"image {path}: {width} × {height} pixels; wanted at most {MOST_PIXELS:,}: reduce it first"
                     )
                 yield image
     except (DataError, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise DataError(f"image {path}: is none that can be read; wanted {', '.join(FORMATS)}") from None
+        raise ImageError(f"image {path}: is none that can be read; wanted {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError as error:
-        raise DataError(f"image {path}: {first_line(error)}; wanted at most {MOST_PIXELS:,}: reduce it first") from None
+        raise ImageError(
+            f"image {path}: {first_line(error)}; wanted at most {MOST_PIXELS:,}: reduce it first"
+        ) from None
     # What is damaged fails in whichever of Pillow's readers meets it first.
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
-            raise DataError(f"image {path}: cannot be read ({error.strerror})") from None
-        raise DataError(f"image {path}: is broken ({first_line(error)}); replace it") from None
+            raise ImageError(f"image {path}: cannot be read ({error.strerror})") from None
+        raise ImageError(f"image {path}: is broken ({first_line(error)}); replace it") from None

@@ -29,7 +29,7 @@ def preview(config: RunConfig, row: int, console: Console | None = None) -> None
         raise ConfigError(f"--row {row}: there are {len(splits.train)} training rows, counted from 0")
     base = open_base(config.model)
     encoder = base.encoder(task, config.data.max_length, base.image_limits(config.data))
-    prefix = len(common_prefix([encoder.prompt(example) for example in splits.train]))
+    prefix = len(common_prefix(encoder.prompts(splits.train)))
     example = splits.train[row]
     encoded = encoder.training(example)
     console.print(f"{example.row.place}, training row {row} of {len(splits.train)}", markup=False)

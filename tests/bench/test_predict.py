@@ -177,6 +177,20 @@ def test_a_spoilt_engine_is_not_equal(
     assert row["equal"] is False
 
 
+@pytest.mark.parametrize("spoilt", [False, True], ids=["as it is", "spoilt"])
+def test_in_16_bits_float32_is_the_judge(folder: Path, monkeypatch: pytest.MonkeyPatch, spoilt: bool) -> None:
+    """Of 16 rows, ours or the plain path's differ where random weights hardly decide."""
+    from weitiao.engine.fast_layer import FastDecoder
+
+    right = FastDecoder.__call__
+    if spoilt:
+        monkeypatch.setattr(FastDecoder, "__call__", lambda self, *told: right(self, *told).roll(1, -1))
+    told = agreement(model_maker("tiny", CPU, torch.bfloat16), drawn("ner", folder, 16), 16)
+    assert told["same"] < 0.999, "the judge is not asked"
+    assert told["equal"] is not spoilt
+    assert told["off"] > 0.5 if spoilt else told["off"] <= 1.5 * told["plain_off"] + 1 / 16
+
+
 def test_an_answer_that_depends_on_its_batch_is_not_equal(
     folder: Path, make: ModelMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,7 +45,7 @@ def test_help_names_every_command(work: Path, weitiao: Any) -> None:
     told = weitiao(work, "--help").stdout
     assert [
         name
-        for name in ("init", "train", "preview", "evaluate", "predict", "demo", "doctor", "data")
+        for name in ("init", "train", "check", "preview", "evaluate", "predict", "demo", "doctor", "data")
         if name not in told
     ] == []
 
@@ -69,7 +69,7 @@ def modules_after(arguments: list[str], folder: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["train", "--help"], ["doctor", "--help"], ["init", "--help"], ["--version"]],
+    [["--help"], ["train", "--help"], ["doctor", "--help"], ["init", "--help"], ["check", "--help"], ["--version"]],
     ids=" ".join,
 )
 def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
@@ -81,6 +81,7 @@ def test_help_imports_nothing_heavy(arguments: list[str], tmp_path: Path) -> Non
     [
         ["init", "rows.jsonl"],
         ["preview", "config.yaml"],
+        ["check", "config.yaml"],
         ["train", "config.yaml", "model.family=none"],
         ["predict", "output/run", "missing.jsonl"],
         ["evaluate", "output/run", "--data", "missing.jsonl"],

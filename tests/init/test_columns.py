@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from weitiao.cost.at_hand import Card, card
 from weitiao.init.labels import Labels, labels_in
-from weitiao.init.machine import Card, card
 from weitiao.init.names import says
 from weitiao.init.table import Column, headless
 

@@ -17,11 +17,11 @@ from PIL import Image
 
 from runs import trained
 from weitiao.config import RunConfig, load_config
+from weitiao.cost.at_hand import Card
 from weitiao.data.splits import load
 from weitiao.errors import ConfigError, DataError
 from weitiao.init import walk
 from weitiao.init.found import Asked
-from weitiao.init.machine import Card
 from weitiao.init.walk import config_name, init
 from weitiao.tasks.base import task_options
 
@@ -90,7 +90,7 @@ def test_a_chinese_table_in_gb18030() -> None:
         assert line in said
     assert "label: column '类别', 3 values, the commonest 20 times, the rarest 20" in said
     assert "tokens: about 35 in the median text, at most 35 in 95 % of them" in said
-    assert "weitiao train 评论.yaml" in said or "weitiao train '评论.yaml'" in said
+    assert "weitiao check 评论.yaml" in said or "weitiao check '评论.yaml'" in said
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gbk"])

@@ -21,7 +21,8 @@ from weitiao.data.pack import Pack, PackRow
 from weitiao.engine import graphs, split_attention
 from weitiao.engine.forward import Forward
 from weitiao.engine.graphs import PADDING, PackGraphs, RecordedCall, Size, planned
-from weitiao.engine.split_attention import BLOCK, GRAIN, split_layout
+from weitiao.engine.room import GRAIN
+from weitiao.engine.split_attention import BLOCK, split_layout
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,15 +80,15 @@ def test_rows_encoded_a_few_at_a_time(predictor: Predictor, monkeypatch: pytest.
     whole = predictor.answer(examples)
     encoded: list[int] = []
     done: list[int] = []
-    prompt = predictor.encoder.prompt
+    prompts = predictor.encoder.prompts
     told: list[int] = []
 
-    def seen(example: Example) -> Encoded:
-        encoded.append(example.row.line)
+    def seen(examples: Sequence[Example]) -> list[Encoded]:
+        encoded.extend(example.row.line for example in examples)
         told.append(sum(done))
-        return prompt(example)
+        return prompts(examples)
 
-    monkeypatch.setattr(predictor.encoder, "prompt", seen)
+    monkeypatch.setattr(predictor.encoder, "prompts", seen)
     monkeypatch.setattr("weitiao.prediction.predictor.AHEAD", ahead)
     for first, second in zip(whole, predictor.answer(examples, done.append), strict=True):
         assert first.answer == second.answer

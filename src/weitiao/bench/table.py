@@ -65,9 +65,11 @@ def agreement_line(one: Row) -> str:
     if one["same"] is None:
         return f"{where}: {one['note']}"
     verdict = "equal" if one["equal"] else "NOT EQUAL"
+    off = one.get("off")
+    others = "" if off is None else f"; from float32 differ {off:.2%}, of the plain path's {one['plain_off']:.2%}"
     return (
         f"{where}, {one['rows']} rows: {verdict}; {one['same']:.2%} of answers the same, log-probabilities within "
-        f"{one['gap']:.0e}; {one['flipped']:.2%} are others in batches of 1 and of {one['together']}"
+        f"{one['gap']:.0e}; {one['flipped']:.2%} are others in batches of 1 and of {one['together']}{others}"
     )
 
 

@@ -5,11 +5,12 @@ token ids; what is too long is shortened here, and only the part that the task c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from weitiao.data.rows import refuse_too_long, refuse_unsupervised
 from weitiao.data.windows import windows
-from weitiao.errors import DataError, RenderError
+from weitiao.errors import DataError, ImageError, RenderError
 from weitiao.families.chat_format import ChatFormat
 from weitiao.families.vision import Vision
 from weitiao.images import ImageFacts, image_facts
@@ -19,6 +20,8 @@ from weitiao.types import Encoded, ImagePart, Message, PlacedImage, Span, TextPa
 
 CUT_MARK = "…"
 """Stands where the middle of a long text was left out."""
+AT_ONCE = 4096
+"""Rows whose texts are encoded together: what a tokenizer notes of each takes far more memory than its ids."""
 
 
 class Encoder:
@@ -43,13 +46,26 @@ class Encoder:
 
     def prompt(self, example: Example) -> Encoded:
         """The prompt alone, for prediction."""
-        messages = self.task.prompt(example)
-        fitted = self._fitted(messages, example)
-        room = self.max_length - sum(image.tokens for image in fitted)
-        shortened, removed, gap = self._shortened(_with_tokens(messages, fitted), room)
-        ids = tuple(self.chat.prompt_ids(shortened))
-        self._check_limit(len(ids), example)
-        return Encoded(ids, len(ids), removed, gap, self._placed(fitted, ids))
+        return self.prompts([example])[0]
+
+    def prompts(self, examples: Sequence[Example]) -> list[Encoded]:
+        """Of many rows at once, on all cores."""
+        starts = range(0, len(examples), AT_ONCE)
+        return [encoded for start in starts for encoded in self._prompts(examples[start : start + AT_ONCE])]
+
+    def _prompts(self, examples: Sequence[Example]) -> Iterator[Encoded]:
+        messages = [self.task.prompt(example) for example in examples]
+        fitted = [self._fitted(*pair) for pair in zip(messages, examples, strict=True)]
+        rooms = [self.max_length - sum(image.tokens for image in images) for images in fitted]
+        sizes = self._sizes(messages, rooms)
+        shortened = [
+            self._shortened(_with_tokens(told, images), room, sizes)
+            for told, images, room in zip(messages, fitted, rooms, strict=True)
+        ]
+        every = self.chat.prompts_ids([told for told, _, _ in shortened])
+        for ids, (_, removed, gap), images, example in zip(every, shortened, fitted, examples, strict=True):
+            refuse_too_long(len(ids), self.limit, example.row.place)
+            yield Encoded(ids, len(ids), removed, gap, self._placed(images, ids))
 
     def windows(self, example: Example) -> list[Span]:
         """Stretches of a text that was shortened, each short enough to be shown whole, with the images of the row."""
@@ -60,12 +76,17 @@ class Encoder:
     def training(self, example: Example) -> Encoded:
         """Prompt, answer and stop. The answer and the stop are supervised, and never cut; what an answer says of a
         stretch that was left out of the text is not asked for."""
-        encoded = self.prompt(example)
+        return self.trainings([example])[0]
+
+    def trainings(self, examples: Sequence[Example]) -> list[Encoded]:
+        """Of many rows at once, on all cores."""
+        return [self._answered(*pair) for pair in zip(self.prompts(examples), examples, strict=True)]
+
+    def _answered(self, encoded: Encoded, example: Example) -> Encoded:
         target = self.task.target(self.task.seen(example.answer, encoded.gap))
         answer = self.chat.answer_ids(target)
-        if not answer:
-            raise RenderError(f"{example.row.place}: the answer {target!r} has no tokens")
-        self._check_limit(len(encoded.ids) + len(self.chat.lead) + len(answer) + 1, example)
+        refuse_unsupervised(len(answer), target, example.row.place)
+        refuse_too_long(len(encoded.ids) + len(self.chat.lead) + len(answer) + 1, self.limit, example.row.place)
         return replace(encoded, ids=(*encoded.ids, *self.chat.lead, *answer, self.chat.stop))
 
     def _fitted(self, messages: Sequence[Message], example: Example) -> list[PlacedImage]:
@@ -90,7 +111,7 @@ class Encoder:
                 most = room // len(paths) * self.vision.unit**2
                 found = [self._sized(path, told, example, most) for path, told in zip(paths, facts, strict=True)]
         except DataError as error:
-            raise DataError(f"{example.row.place}: {error}") from None
+            raise ImageError(f"{example.row.place}: {error}") from None
         taken = sum(image.tokens for image in found)
         if taken > room:
             raise RenderError(
@@ -123,22 +144,29 @@ class Encoder:
             at += image.tokens
         return tuple(placed)
 
-    def _check_limit(self, length: int, example: Example) -> None:
-        if length > self.limit:
-            raise RenderError(
-                f"{example.row.place}: {length} tokens, but the model takes {self.limit}; "
-                "lower data.max_length, or shorten the instruction, the labels or the answer"
-            )
+    def _sizes(self, messages: Sequence[Sequence[Message]], rooms: Sequence[int]) -> dict[str, int]:
+        """Tokens of the shrinkable texts that may be longer than their room."""
+        texts = {
+            part.text
+            for told, room in zip(messages, rooms, strict=True)
+            for message in told
+            for part in message.parts
+            # A token is at least one byte, and a code point at most four, which a normal form can make twelve (UAX 15).
+            if isinstance(part, TextPart) and part.shrinkable and len(part.text) * 12 > room
+        }
+        return dict(zip(texts, self.chat.tokenizer.lengths(list(texts)), strict=True))
 
-    def _shortened(self, messages: Sequence[Message], room: int) -> tuple[list[Message], int, Span | None]:
+    def _shortened(
+        self, messages: Sequence[Message], room: int, sizes: Mapping[str, int]
+    ) -> tuple[list[Message], int, Span | None]:
         """Messages whose shrinkable part takes at most `room` tokens; tokens left out; where they stood. A task has one
-        shrinkable part."""
+        shrinkable part. sizes: of texts, in tokens; those that are not in it are short enough."""
         removed, gap = 0, None
         out = []
         for message in messages:
             parts: list[TextPart | ImagePart] = []
             for part in message.parts:
-                if isinstance(part, TextPart) and part.shrinkable:
+                if isinstance(part, TextPart) and part.shrinkable and sizes.get(part.text, 0) > room:
                     text, removed, gap = self._shorten(part.text, room)
                     part = TextPart(text, shrinkable=True)
                 parts.append(part)
@@ -147,12 +175,7 @@ class Encoder:
 
     def _shorten(self, text: str, room: int) -> tuple[str, int, Span | None]:
         """Head and tail of a text that is longer than `room`, how many tokens were left out, and where."""
-        # A token is at least one byte, and a code point at most four, which a normal form can make twelve (UAX 15).
-        if len(text) * 12 <= room:
-            return text, 0, None
         spans = self.chat.tokenizer.spans(text)
-        if len(spans) <= room:
-            return text, 0, None
         keep = room - len(self.chat.tokenizer.encode(CUT_MARK))
         while keep > 1:
             end, start = spans[keep - keep // 2 - 1][1], spans[-(keep // 2)][0]

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import unicodedata
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 
 from weitiao.config import DataSection
 from weitiao.data.formats import image_folder
+from weitiao.data.shares import asked_shares, limited, shares_of
 from weitiao.data.source import data_file, read_rows
-from weitiao.errors import ConfigError, DataError
+from weitiao.errors import DataError, ImageError
 from weitiao.images import image_facts
 from weitiao.tasks.base import Example, Task, TaskOptions, task_class
 from weitiao.types import Row
@@ -29,8 +28,6 @@ NAMES = ("test", "validation", "train")
 SPELLINGS = {"train": "train", "test": "test"} | dict.fromkeys(
     ("validation", "valid", "val", "dev", "eval"), "validation"
 )
-Group = list[int]
-"""Positions of the rows that have one text."""
 
 
 @dataclass
@@ -71,14 +68,14 @@ def row_key(example: Example) -> str:
     try:
         images = [image_facts(path).digest for path in example.images]
     except DataError as error:
-        raise DataError(f"{example.row.place}: {error}") from None
+        raise ImageError(f"{example.row.place}: {error}") from None
     return "\0".join([text_key(example.text), *images])
 
 
 def fingerprint(data: DataSection) -> dict[str, str]:
     """File → SHA-256 of its bytes, for every file that `load` reads; of a folder of images, of all that it holds."""
     found = {}
-    for path in _files(data).values():
+    for path in named_files(data).values():
         file = data_file(path)
         try:
             if file.is_dir():
@@ -92,23 +89,12 @@ def fingerprint(data: DataSection) -> dict[str, str]:
 
 
 def hold_out(examples: Sequence[Example], shares: Mapping[str, float], task: Task, seed: int) -> dict[str, set[int]]:
-    """Positions for each share, at least one row each where the texts suffice.
-
-    Rows of one text go together. Every stratum gives about its share and keeps its commonest text; strata of a single
-    text are taken together as one, and give only what their number makes certain.
-    """
-    rng = random.Random(seed)
-    strata, single = _strata(_groups(examples), examples, task, rng)
-    kept = {stratum[-1][0] for stratum in [*strata, single] if stratum}
-    left = [group for group in _evenly(strata, single, rng) if group[0] not in kept]
-    held: dict[str, set[int]] = {}
-    for name, share in shares.items():
-        taken, left = _draw(left, max(1, round(share * len(examples))))
-        held[name] = {position for group in taken for position in group}
-    return held
+    """Positions for each share; how they are drawn is in `data/shares.py`."""
+    return shares_of([row_key(e) for e in examples], [task.stratum(e) for e in examples], shares, seed)
 
 
-def _files(data: DataSection) -> dict[str, str]:
+def named_files(data: DataSection) -> dict[str, str]:
+    """Split → the file that a config names for it, the training file first."""
     named = {"train": data.train}
     for name in ("validation", "test"):
         value = getattr(data, name)
@@ -118,19 +104,20 @@ def _files(data: DataSection) -> dict[str, str]:
 
 
 def _rows_by_file(data: DataSection) -> dict[str, list[Row]]:
-    return {name: [] for name in NAMES} | {name: read_rows(path, data) for name, path in _files(data).items()}
+    return {name: [] for name in NAMES} | {name: read_rows(path, data) for name, path in named_files(data).items()}
 
 
 def _rows_by_field(data: DataSection) -> dict[str, list[Row]]:
     rows: dict[str, list[Row]] = {name: [] for name in NAMES}
     for row in read_rows(data.train, data):
-        rows[_split_of(row, str(data.split_field))].append(row)
+        rows[split_of(row, str(data.split_field))].append(row)
     if not rows["train"]:
         raise DataError(f"{data.train}: no row's {data.split_field!r} is 'train'; mark the rows to train on")
     return rows
 
 
-def _split_of(row: Row, name: str) -> str:
+def split_of(row: Row, name: str) -> str:
+    """The split that a row's field `name` says; DataError when it says none."""
     if name not in row.fields:
         raise DataError(f"{row.place}: no field {name!r} (data.split_field); it has {', '.join(map(str, row.fields))}")
     value = row.fields[name]
@@ -158,71 +145,12 @@ def _leave_out_shared(splits: Splits, source: str) -> None:
 def _hold_out_shares(splits: Splits, data: DataSection, task: Task, seed: int) -> None:
     if data.split_field:
         return
-    shares = {name: share for name in ("test", "validation") if isinstance(share := getattr(data, name), float)}
-    if sum(shares.values()) >= 1:
-        raise ConfigError(f"keys `data.validation` + `data.test` = {sum(shares.values()):g}; leave a share to train on")
     pool = splits.train
-    held = hold_out(pool, shares, task, seed)
+    held = hold_out(pool, asked_shares(data), task, seed)
     for name, positions in held.items():
         setattr(splits, name, [pool[position] for position in sorted(positions)])
     gone = set[int]().union(*held.values())
     splits.train = [example for position, example in enumerate(pool) if position not in gone]
-
-
-def _groups(examples: Sequence[Example]) -> list[Group]:
-    groups: dict[str, Group] = defaultdict(list)
-    for position, example in enumerate(examples):
-        groups[row_key(example)].append(position)
-    return list(groups.values())
-
-
-def _strata(
-    groups: list[Group], examples: Sequence[Example], task: Task, rng: random.Random
-) -> tuple[list[list[Group]], list[Group]]:
-    """(strata of several groups, the only groups of the others), each shuffled with its largest group last.
-
-    A group goes by its first row.
-    """
-    found: dict[str, list[Group]] = defaultdict(list)
-    for group in groups:
-        found[task.stratum(examples[group[0]])].append(group)
-    strata = [stratum for stratum in found.values() if len(stratum) > 1]
-    single = [stratum[0] for stratum in found.values() if len(stratum) == 1]
-    for stratum in filter(None, [*strata, single]):
-        rng.shuffle(stratum)
-        stratum.append(stratum.pop(stratum.index(max(stratum, key=len))))
-    return strata, single
-
-
-def _evenly(strata: list[list[Group]], single: list[Group], rng: random.Random) -> list[Group]:
-    """All groups in an order of which any stretch has its share of every stratum, up to one group.
-
-    A group's place is the share of its stratum's rows before it. A random part of its own rows counts as before it,
-    so that strata take turns in getting the odd row; all of them count for `single`, which comes late.
-    """
-    placed: list[tuple[float, Group]] = []
-    for stratum, start in [*((stratum, rng.random()) for stratum in strata), (single, 1.0)]:
-        rows, before = sum(map(len, stratum)), 0
-        for group in stratum:
-            placed.append(((before + start * len(group)) / rows, group))
-            before += len(group)
-    return [group for _, group in sorted(placed, key=itemgetter(0))]
-
-
-def _draw(groups: list[Group], wanted: int) -> tuple[list[Group], list[Group]]:
-    """(taken, rest): the first groups that fit into `wanted` rows, and one more if none does or that comes closer."""
-    taken: list[Group] = []
-    rest: list[Group] = []
-    missing = wanted
-    for group in groups:
-        fits = len(group) <= missing
-        (taken if fits else rest).append(group)
-        missing -= len(group) * fits
-    smallest = min(rest, key=len, default=None)
-    if smallest is not None and (not taken or len(smallest) < 2 * missing):
-        rest.remove(smallest)
-        taken.append(smallest)
-    return taken, rest
 
 
 def _limit_rows(splits: Splits, data: DataSection, task: Task, seed: int) -> None:
@@ -231,9 +159,7 @@ def _limit_rows(splits: Splits, data: DataSection, task: Task, seed: int) -> Non
         most: int | None = getattr(data, f"{name}_rows")
         if most is None or len(examples) <= most:
             continue
-        rng = random.Random(f"{seed} {name}")
-        strata, single = _strata([[position] for position in range(len(examples))], examples, task, rng)
-        drawn = sorted(position for (position,) in _evenly(strata, single, rng)[:most])
+        drawn = limited([task.stratum(example) for example in examples], most, f"{seed} {name}")
         setattr(splits, name, [examples[position] for position in drawn])
         splits.notes.append(f"{_count(most, name)} of {len(examples)} used (data.{name}_rows={most})")
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from weitiao.tasks.base import Example, Task
 from weitiao.types import Encoded
@@ -32,21 +33,26 @@ def summary(task: Task, examples: Sequence[Example], encoded: Sequence[Encoded])
         return {"rows": 0}
     named = [task.named(example.answer) for example in examples]
     counts = Counter(name for names in named for name in names).most_common()
-    lengths = np.array([len(e.ids) for e in encoded])
-    width = -(-(int(np.ptp(lengths)) + 1) // BINS)
-    edges = np.arange(lengths.min(), lengths.max() + width + 1, width)
-    heights, _ = np.histogram(lengths, edges)
-    median, p95, most = np.quantile(lengths, (0.5, 0.95, 1.0), method="higher").tolist()
     return {
         "rows": len(examples),
         "names": dict(counts[:MOST_NAMES]),
         "other_names": sum(count for _, count in counts[MOST_NAMES:]),
         "unnamed": sum(not names for names in named),
-        "tokens": {
-            "median": median,
-            "p95": p95,
-            "max": most,
-            "histogram": {"edges": edges.tolist(), "counts": heights.tolist()},
-        },
+        "tokens": lengths_told(np.array([len(e.ids) for e in encoded])),
         "shortened": sum(e.removed > 0 for e in encoded),
+    }
+
+
+def lengths_told(lengths: NDArray[Any]) -> dict[str, Any]:
+    """What `summary` says of tokens; at least one length is there."""
+    low, high = int(lengths.min()), int(lengths.max())
+    width = -(-(high - low + 1) // BINS)
+    edges = np.arange(low, high + width + 1, width)
+    heights, _ = np.histogram(lengths, edges)
+    median, p95, most = np.quantile(lengths, (0.5, 0.95, 1.0), method="higher").tolist()
+    return {
+        "median": median,
+        "p95": p95,
+        "max": most,
+        "histogram": {"edges": edges.tolist(), "counts": heights.tolist()},
     }

@@ -25,8 +25,9 @@ from torch.nn import functional as F
 
 from weitiao.data.collate import Batch
 from weitiao.engine.grouped import grouped_bias, grouped_sdpa
+from weitiao.engine.room import GRAIN
 from weitiao.engine.slots import SlotPlan
-from weitiao.engine.split_attention import GRAIN, HALF, SHORT, SplitLayout, split_layout
+from weitiao.engine.split_attention import HALF, SHORT, SplitLayout, split_layout
 from weitiao.errors import ConfigError
 
 NAME = "weitiao"

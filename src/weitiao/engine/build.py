@@ -125,7 +125,7 @@ def build(d: Dimensions, device: str = "cuda") -> None:
     import torch
 
     from weitiao.engine import kernels
-    from weitiao.engine.lora_gemm import ROUNDED, SUMMED
+    from weitiao.engine.room import SUMMED, padded
     from weitiao.engine.split_attention import split_layout
 
     dtype = getattr(torch, d.dtype)
@@ -134,7 +134,7 @@ def build(d: Dimensions, device: str = "cuda") -> None:
         return torch.zeros(*size, device=device, dtype=dtype)
 
     def pad(adapters: int) -> int:
-        return -(-d.rank * adapters // ROUNDED) * ROUNDED
+        return padded(d.rank * adapters)
 
     def adapters(widths: Mapping[int, int]) -> None:
         """B and dropout of inputs of a width, with so many columns behind."""
@@ -178,11 +178,11 @@ def build_answers(d: Dimensions, device: str = "cuda") -> None:
     import torch
 
     from weitiao.engine import kernels
-    from weitiao.engine.lora_gemm import ROUNDED
+    from weitiao.engine.room import padded
     from weitiao.engine.slot_steps import WIDE
     from weitiao.engine.split_attention import split_layout
 
-    dtype, pad = getattr(torch, d.dtype), -(-d.rank // ROUNDED) * ROUNDED
+    dtype, pad = getattr(torch, d.dtype), padded(d.rank)
 
     def some(*size: int, dtype: torch.dtype = dtype) -> torch.Tensor:
         return torch.zeros(*size, device=device, dtype=dtype)

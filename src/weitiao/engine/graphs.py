@@ -20,7 +20,8 @@ from weitiao.data.collate import Batch, packed_batch
 from weitiao.data.pack import Pack, PackRow
 from weitiao.engine.attention_plan import AttentionPlan
 from weitiao.engine.forward import Forward
-from weitiao.engine.split_attention import GRAIN, SplitLayout, split_layout
+from weitiao.engine.room import GRAIN, recorded
+from weitiao.engine.split_attention import SplitLayout, split_layout
 from weitiao.engine.supervised_loss import UNSUPERVISED, answer_loss
 
 PADDING = 0.4
@@ -57,7 +58,7 @@ class Size:
     def around(cls, needs: Sequence[Size]) -> Size:
         """One that holds all of them, of one prefix, and a little more."""
         most = max(need.own for need in needs)
-        own = _rounded(most, max(GRAIN, 1 << max(most.bit_length() - 7, 0)))
+        own = recorded(most)
         longest = 1 << (max(need.longest for need in needs) - 1).bit_length()
         rows = max(need.rows + -(-(own - need.own) // longest) for need in needs)
         reads = max(need.reads for need in needs)

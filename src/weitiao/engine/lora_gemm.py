@@ -23,11 +23,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from weitiao.engine import plain
-
-ROUNDED = 16
-"""Columns for adapters come in so many, which keeps rows aligned; with 32, gate and up of r = 8 took 8 % longer."""
-SUMMED = 32
-"""Most columns of which `FoldedMlp` keeps sums in registers."""
+from weitiao.engine.room import SUMMED, padded
 
 
 def fits(layer: Any) -> bool:
@@ -69,7 +65,7 @@ class LoraGroup:
         """Of the buffer, for each adapter."""
         self.sizes, self.width = sizes, self.bases[0].in_features
         self.rank = self.layers[0].r["default"] if self.layers else 0
-        self.pad = -(-self.rank * len(self.layers) // ROUNDED) * ROUNDED
+        self.pad = padded(self.rank * len(self.layers))
         self.buffer = _joined(self.bases, self.pad)
         """[sum of out, in + pad]: the weights and, once they were brought up to date, B."""
         first = self.bases[0]

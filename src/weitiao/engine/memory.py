@@ -7,37 +7,17 @@ whole layers again a third. So nothing is computed again as long as a pack holds
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from weitiao.data.collate import packed_batch
 from weitiao.data.pack import Pack, PackRow
 from weitiao.engine.forward import Forward
-from weitiao.engine.supervised_loss import CHUNK
+from weitiao.engine.room import CHUNK, DEFAULT, SAFETY, Fit, Recompute, chosen, for_activations, left_to_transformers
 
-Recompute = Literal["nothing", "gate_up", "layer"]
-
-SAFETY = 0.85
-"""Share of the free memory that activations may take."""
-DEFAULT = {"cuda": 32_768, "cpu": 4096}
-"""Tokens of a pack where memory allows more: a card's products get no faster beyond, a CPU's before."""
-ENOUGH = 1024
-"""Tokens of a pack that waste little on its prefix."""
 PROBES = (256, 768)
 """Tokens of the passes that are measured."""
-COPIES = 4
-"""Of the adapters in float32, besides themselves: two gradients, two moments."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    tokens: int
-    """Of a pack."""
-    recompute: Recompute
-    bytes_per_token: int = 0
-    """Measured; 0 where nothing was."""
 
 
 def fit(forward: Forward, setting: str, tokens: int | None, longest: int, reads: int) -> Fit:
@@ -47,17 +27,13 @@ def fit(forward: Forward, setting: str, tokens: int | None, longest: int, reads:
     wanted = tokens or DEFAULT.get(forward.device.type, DEFAULT["cpu"])
     if setting != "auto" or forward.device.type != "cuda":
         return Fit(wanted, "layer" if setting == "on" else "nothing")
-    least = max(longest, min(tokens or ENOUGH, ENOUGH * 16))
-    found = Fit(wanted, "nothing")
-    kinds: tuple[Recompute, ...] = ("nothing", "gate_up", "layer")
-    for kind in kinds:
-        forward.fast.recompute = kind
-        each = _bytes_per_token(forward)
-        room = int(_free(forward, reads) / each)
-        found = Fit(max(min(wanted, room), min(wanted, 256)), kind, each)
-        if room >= least:
-            break
-    return found
+    fast = forward.fast
+
+    def told(kind: Recompute) -> tuple[int, float]:
+        fast.recompute = kind
+        return _bytes_per_token(forward), _free(forward, reads)
+
+    return chosen(told, tokens, wanted, longest)
 
 
 def _bytes_per_token(forward: Forward) -> int:
@@ -87,16 +63,13 @@ def _free(forward: Forward, reads: int) -> float:
     free = min(free, int(share * total) - torch.cuda.memory_reserved(forward.device))
     trained = sum(p.numel() for p in forward.model.parameters() if p.requires_grad)
     logits = min(CHUNK, reads) * forward.head.weight.shape[0] * forward.head.weight.element_size()
-    return SAFETY * (free - 4 * COPIES * trained - 2 * logits)
+    return for_activations(free, trained, logits)
 
 
 def activation_bytes(config: Any, tokens: int) -> int:
     """Estimated bytes that transformers' forward pass over `tokens` keeps for the backward pass, in 16 bits."""
     config = config.get_text_config()
-    hidden, inner = config.hidden_size, config.intermediate_size
-    # 12 tensors as wide as the model (three of them float32 in norms), 5 as wide as the MLP.
-    per_layer = 2 * (12 * hidden + 3 * hidden + 5 * inner)
-    return int(tokens * per_layer * config.num_hidden_layers)
+    return left_to_transformers(config.hidden_size, config.intermediate_size, config.num_hidden_layers, tokens)
 
 
 def wants_recompute(setting: str, config: Any, tokens: int | None, device: torch.device) -> bool:

@@ -30,8 +30,6 @@ POWERS = (16, 32, 64, 128)
 """Sizes of a head that our own kernels take; wider ones want more shared memory than smaller cards have."""
 CHUNK = 256
 """Most queries in a chunk: enough chunks fill a card, whose kernel walks along a chunk in one place."""
-GRAIN = 64
-"""For the flash kernel, a pack's own tokens are a multiple of this: its chunks of queries are of equal size."""
 SHORT = 512
 """Tokens of the longest row that our own kernels take."""
 BLOCK = 64

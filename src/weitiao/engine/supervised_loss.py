@@ -9,9 +9,8 @@ import torch
 
 from weitiao.engine import plain
 from weitiao.engine.pieces import HeadLoss
+from weitiao.engine.room import CHUNK
 
-CHUNK = 2048
-"""Positions whose logits exist at once: 2,048 × 151,936 × 2 bytes = 0.6 GiB at Qwen's vocabulary."""
 UNSUPERVISED = -100
 """Label of a position that is read for nothing."""
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import chain
 
 from weitiao.errors import RenderError
 from weitiao.families.tokenizer import TextTokenizer
@@ -77,6 +78,21 @@ class ChatFormat(ABC):
 
         messages: a system message, then user and assistant messages in turn; RenderError otherwise.
         """
+        return list(self.prompts_ids([messages])[0])
+
+    def prompts_ids(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[int, ...]]:
+        """The same of many, whose texts are encoded at once, on all cores."""
+        prompts = list(map(self._prompt_pieces, conversations))
+        encode: Callable[[str], Sequence[int]] = self._encode_repeated
+        if len(prompts) > 1:
+            texts = list({piece for pieces in prompts for piece in pieces if isinstance(piece, str)})
+            encode = dict(zip(texts, self.tokenizer.encode_all(texts), strict=True)).__getitem__
+        return [
+            tuple(chain.from_iterable((piece,) if isinstance(piece, int) else encode(piece) for piece in pieces))
+            for pieces in prompts
+        ]
+
+    def _prompt_pieces(self, messages: Sequence[Message]) -> list[Piece]:
         turns = [message.role for message in messages]
         wanted = ["system", *["user", "assistant"] * (len(turns) // 2)][: len(turns)]
         if not turns or len(turns) % 2 or turns != wanted:
@@ -84,10 +100,7 @@ class ChatFormat(ABC):
                 "a prompt is a system message, then user and assistant messages in turn, a user's last; "
                 f"found {', '.join(turns) or 'none'}"
             )
-        ids: list[int] = []
-        for piece in self.pieces(messages):
-            ids += [piece] if isinstance(piece, int) else self._encode_repeated(piece)
-        return ids
+        return self.pieces(messages)
 
     def answer_ids(self, text: str) -> list[int]:
         """Token ids of an answer, without what leads to it and without the stop."""

@@ -39,6 +39,14 @@ class TextTokenizer:
     def encode(self, text: str) -> list[int]:
         return list(self._plain.encode(text, add_special_tokens=False).ids)
 
+    def encode_all(self, texts: list[str]) -> list[list[int]]:
+        """What `encode` gives of each text; all at once, on all cores."""
+        return [encoding.ids for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def lengths(self, texts: list[str]) -> list[int]:
+        """How many tokens that are."""
+        return list(map(len, self._plain.encode_batch_fast(texts, add_special_tokens=False)))
+
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Code-point span in `text` of each of its tokens."""
         return list(self._plain.encode(text, add_special_tokens=False).offsets)

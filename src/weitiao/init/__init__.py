@@ -6,7 +6,6 @@ names       what a column's name says, in English and Chinese
 labels      which columns hold labels, one or several in a cell
 roles       the task, and which column is its text, label, answer …
 counts      what the rows are: empty, repeated, contradicting, how long, in which language
-machine     the card at hand
 proposals   the rules for model, epochs, lengths …, as one table
 written     the YAML
 """

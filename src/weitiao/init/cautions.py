@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from weitiao.config import yaml_value
-from weitiao.init.machine import Card
+from weitiao.cost.at_hand import Card
 from weitiao.init.proposals import MODELS, Proposal
 from weitiao.tasks.base import Language
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from weitiao.config import DataSection, RunConfig, load_config
+from weitiao.cost.at_hand import card
 from weitiao.data.formats.delimited import SEPARATORS, separator
 from weitiao.data.formats.text_file import sniffed
 from weitiao.data.source import data_file, read_rows
@@ -18,7 +19,6 @@ from weitiao.init.cautions import cautions
 from weitiao.init.counts import Counts, counts
 from weitiao.init.found import Asked, Found
 from weitiao.init.held_out import Say, held_out, split_rows
-from weitiao.init.machine import card
 from weitiao.init.proposals import LEAST_ROWS, Proposal, Rows, estimated, proposal
 from weitiao.init.roles import roles
 from weitiao.init.table import Column, headless, table
@@ -69,7 +69,7 @@ def init(
 
 def next_command(config: Path) -> str:
     """What to call with a fresh config."""
-    return f"weitiao train {shlex.quote(str(config))}"
+    return f"weitiao check {shlex.quote(str(config))}"
 
 
 def config_name(file: str) -> str:

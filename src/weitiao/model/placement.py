@@ -9,15 +9,17 @@ nf4       the linear layers in 4 bits by bitsandbytes, as in QLoRA (Dettmers et 
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-import torch
+from typing import TYPE_CHECKING, Any, Literal
 
 from weitiao.errors import ConfigError, ModelError
 from weitiao.model.files import tensor_shapes
+
+if TYPE_CHECKING:
+    import torch
 
 Kind = Literal["one", "spread", "nf4"]
 
@@ -103,19 +105,24 @@ def decide(wanted: str, sizes: Mapping[str, int], rooms: Sequence[int], card: in
 
 def weight_sizes(folder: Path, dtype: torch.dtype) -> dict[str, int]:
     """Bytes of the weights, whole and with their linear layers in 4 bits."""
+    return sizes_of(tensor_shapes(folder), dtype.itemsize)
+
+
+def sizes_of(shapes: Mapping[str, Sequence[int]], itemsize: int) -> dict[str, int]:
+    """The same of tensors by name; itemsize: bytes of an element that is not in 4 bits."""
     whole = quantized = 0.0
-    for name, shape in tensor_shapes(folder).items():
-        count = 1
-        for size in shape:
-            count *= size
-        whole += count * dtype.itemsize
+    for name, shape in shapes.items():
+        count = math.prod(shape)
+        whole += count * itemsize
         linear = len(shape) == 2 and not any(part in name for part in ("embed", "lm_head", "output_layer", *WHOLE))
-        quantized += count * (NF4_BYTES if linear else dtype.itemsize)
+        quantized += count * (NF4_BYTES if linear else itemsize)
     return {"one": int(whole), "nf4": int(quantized)}
 
 
 def room_on_cards() -> list[int]:
     """Bytes for weights on each card."""
+    import torch
+
     free = (torch.cuda.mem_get_info(card)[0] for card in range(torch.cuda.device_count()))
     return [max(0, int(bytes_) - ROOM) for bytes_ in free]
 

@@ -22,13 +22,12 @@ class Windows:
         self.encoded: list[Encoded] = []
         self._spans: list[list[Span]] = []
         """Of each example; none where it is asked as it is."""
-        for example in examples:
-            whole = encoder.prompt(example)
+        for example, whole in zip(examples, encoder.prompts(examples), strict=True):
             spans = encoder.windows(example) if whole.removed and self.task.in_windows else []
             if len(spans) > 1:
                 rows = [replace(example, text=example.text[start:end], answer=None) for start, end in spans]
                 self.rows += rows
-                self.encoded += map(encoder.prompt, rows)
+                self.encoded += encoder.prompts(rows)
             else:
                 spans = []
                 self.rows.append(example)

@@ -19,8 +19,21 @@ MOST_NAMES = 20
 HUB_NAME = re.compile(r"(?:hf:|modelscope:)?([\w.-]+/[\w.-]+)(?:@.*)?")
 
 
-def card(folder: AdapterFolder, whole: bool, commands: Sequence[str], checked: str | None) -> str:
-    """Markdown. whole: a merged model, else an adapter. commands: how it is used. checked: how it was compared."""
+ELSEWHERE = (
+    "Only Weitiao scores the labels, or admits nothing but valid answers. Other programs generate text with the same "
+    "prompt: check what they answer, and let them pick the likeliest token (temperature 0)."
+)
+ALONE = (
+    "`predict.py` answers as Weitiao does, one row at a time; `prompt.txt`, `settings.json` and the files beside them "
+    "are what it goes by."
+)
+
+
+def card(
+    folder: AdapterFolder, whole: bool, commands: Sequence[str], checked: str | None, standalone: bool = False
+) -> str:
+    """Markdown. whole: a merged model, else an adapter. commands: how it is used. checked: how it was compared.
+    standalone: with a program that answers."""
     run = _run(folder)
     name = run.name if run else folder.path.resolve().name
     task, base = folder.task.name, folder.told.base.name
@@ -45,16 +58,21 @@ def card(folder: AdapterFolder, whole: bool, commands: Sequence[str], checked: s
         "## Limits",
         "",
         "- The figures hold for rows like those above; others were not measured.",
-        "- Only Weitiao scores the labels, or admits nothing but valid answers. Other programs generate text with the "
-        "same prompt: check what they answer, and let them pick the likeliest token (temperature 0).",
+        f"- {_alone(folder, whole) if standalone else ELSEWHERE}",
         f"- A text of more than {folder.told.max_length} tokens was shortened in training.",
-        *([f"- Merged and apart: {checked}."] if checked else []),
+        *([f"- {'`predict.py` and Weitiao' if standalone else 'Merged and apart'}: {checked}."] if checked else []),
         "- Licence and limits of the base model hold for this one, too.",
         "",
     ]
     if commands:
         lines += ["## Commands", "", "```", *commands, "```", ""]
     return "\n".join(lines)
+
+
+def _alone(folder: AdapterFolder, whole: bool) -> str:
+    if whole:
+        return f"{ALONE} The model is in `model/`, its base was `{folder.told.base.name}`."
+    return f"{ALONE} It loads the base model, `{folder.told.base.name}`, or the folder that `--base` names."
 
 
 def _run(folder: AdapterFolder) -> Run | None:

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from weitiao.config import Section, nearest, validated
-from weitiao.errors import ConfigError, DataError
+from weitiao.errors import ConfigError, DataError, ImageError
 from weitiao.images import IMAGE_NAMES, allowed_path
 from weitiao.metrics.intervals import Counts, Statistic
 from weitiao.types import Constraint, ImagePart, Message, Prediction, Row, Span
@@ -128,7 +128,7 @@ class Task(ABC):
         try:
             return allowed_path(name, row.image_root)
         except DataError as error:
-            raise DataError(f"{row.place}: {error}") from None
+            raise ImageError(f"{row.place}: {error}") from None
 
     @classmethod
     def text_of(cls, row: Row, optional: bool = False) -> str:

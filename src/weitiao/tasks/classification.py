@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from weitiao.config import nearest
-from weitiao.errors import ConfigError, DataError
+from weitiao.errors import ConfigError, DataError, LabelError
 from weitiao.images import IMAGE_NAMES
 from weitiao.metrics.classification import f1, hits, measure_multi, measure_single, set_counts, share
 from weitiao.metrics.intervals import Counts, Statistic
@@ -166,7 +166,7 @@ class Classification(Task):
         for label in labels:
             if label not in allowed:
                 hint = nearest(label, allowed)
-                raise DataError(
+                raise LabelError(
                     f"{row.place}: label {label!r} is outside the "
                     + ("row's options" if self.options.options == "row" else "label set")
                     + (f"; did you mean {hint!r}?" if hint else f" ({', '.join(allowed[:20])})")

@@ -32,6 +32,9 @@ class EntityFormat(Protocol):
     def complete_part(self, text: str) -> str:
         """The longest complete answer that a cut-off text begins with; empty when there is none."""
 
+    def escaped(self, text: str) -> str:
+        """How an answer writes a piece of the source."""
+
     def lark(self, pieces: Sequence[str], types: Sequence[str], nothing: str) -> str:
         """Grammar (llguidance's Lark) of all answers whose texts are made of consecutive `pieces` of the source."""
 
@@ -59,13 +62,15 @@ class Lines:
     def complete_part(self, text: str) -> str:
         return text.rpartition("\n")[0]
 
+    def escaped(self, text: str) -> str:
+        return _escape(text)
+
     def lark(self, pieces: Sequence[str], types: Sequence[str], nothing: str) -> str:
-        escaped = ["".join(map(_escape, piece)) for piece in pieces]
         return "\n".join(
             [
                 f'start: {_literal(nothing)} | line ("\\n" line)*',
                 'line: TEXT "\\t" TYPE',
-                *_terminals(escaped, types),
+                *_terminals([*map(self.escaped, pieces)], types),
             ]
         )
 
@@ -100,14 +105,16 @@ class Json:
                 return part
         return ""
 
+    def escaped(self, text: str) -> str:
+        return json.dumps(text, ensure_ascii=False)[1:-1]
+
     def lark(self, pieces: Sequence[str], types: Sequence[str], nothing: str) -> str:
-        escaped = [json.dumps(piece, ensure_ascii=False)[1:-1] for piece in pieces]
-        kinds = [json.dumps(kind, ensure_ascii=False)[1:-1] for kind in types]
+        kinds = [*map(self.escaped, types)]
         return "\n".join(
             [
                 'start: "[]" | "[" entity ("," entity)* "]"',
                 'entity: "{\\"text\\":\\"" TEXT "\\",\\"type\\":\\"" TYPE "\\"}"',
-                *_terminals(escaped, kinds),
+                *_terminals([*map(self.escaped, pieces)], kinds),
             ]
         )
 

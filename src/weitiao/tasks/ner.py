@@ -23,7 +23,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from weitiao.config import nearest
-from weitiao.errors import ConfigError, DataError
+from weitiao.errors import ConfigError, DataError, LabelError, OffsetsError
 from weitiao.images import IMAGE_NAMES
 from weitiao.metrics.classification import f1
 from weitiao.metrics.entities import Entity, document_counts, measure_entities
@@ -31,7 +31,7 @@ from weitiao.metrics.intervals import Counts, Statistic
 from weitiao.tasks.base import Example, Task, TaskOptions
 from weitiao.tasks.entity_formats import FORMATS, Pair
 from weitiao.tasks.merge import merged_entities, reading_order
-from weitiao.tasks.spans import Source, chunks, nfc
+from weitiao.tasks.spans import Source, chunks, nfc, places
 from weitiao.types import Constraint, Grammar, Message, Prediction, Row, Span, TextPart
 
 INSTRUCTIONS = {
@@ -158,7 +158,7 @@ class Ner(Task):
         if self.options.other_types == "ignore":
             return False
         hint = nearest(kind, types)
-        raise DataError(
+        raise LabelError(
             f"{row.place}: entity type {kind!r} is outside the set ({', '.join(types)})"
             + (f"; did you mean {hint!r}?" if hint else "; add it to task.types, or set task.other_types=ignore")
         )
@@ -171,7 +171,7 @@ class Ner(Task):
             entities = ground(pairs, text, in_order=False)
         for entity in entities:
             if not entity.found:
-                raise DataError(f"{row.place}: entity {entity.text!r} does not occur (again) in the text")
+                raise OffsetsError(f"{row.place}: entity {entity.text!r} does not occur (again) in the text")
         return tuple(sorted(entities, key=reading_order))
 
     def prompt(self, example: Example) -> tuple[Message, ...]:
@@ -278,34 +278,12 @@ def is_type(text: str) -> bool:
 
 
 def ground(pairs: Sequence[Pair], text: str, in_order: bool = True) -> tuple[Entity, ...]:
-    """Find the pairs in the text from left to right. in_order: whether the pairs are in reading order.
-
-    A mention is sought from the start of the one before it, and behind the last mention of the same text; failing
-    that, anywhere behind that last mention; failing that, wherever the text stands without that type. What is not
-    found at all gets the offsets -1, -1. So ordered pairs come back always, and offsets whenever every earlier mention
-    of the same text is among the pairs and no span has two types while its text occurs again.
-    """
-    source = Source(text)
-    last: dict[str, tuple[int, int]] = {}
-    types: dict[tuple[int, int], set[str]] = {}
-    found: list[Entity] = []
-    before = 0
-    for written, kind in pairs:
-        wanted = nfc(written)
-        behind = last[wanted][0] + 1 if wanted in last else 0
-        place = source.find(wanted, max(before, behind)) or source.find(wanted, behind)
-        if place is None:
-            place = source.find(wanted)
-            while place is not None and kind in types.get(place, ()):
-                place = source.find(wanted, place[0] + 1)
-        if place is None:
-            found.append(Entity(-1, -1, kind, written))
-            continue
-        last[wanted] = place
-        before = place[0] if in_order else 0
-        types.setdefault(place, set()).add(kind)
-        found.append(Entity(place[0], place[1], kind, text[place[0] : place[1]]))
-    return tuple(found)
+    """The pairs as entities, where `spans.places` finds them in the text; what is not found has the offsets -1, -1."""
+    found = zip(pairs, places(pairs, text, in_order), strict=True)
+    return tuple(
+        Entity(place[0], place[1], kind, text[place[0] : place[1]]) if place else Entity(-1, -1, kind, written)
+        for (written, kind), place in found
+    )
 
 
 def _optional(item: Any, key: str) -> Any:
@@ -322,7 +300,7 @@ def _get(item: Any, key: str, row: Row) -> str:
 def _located(item: Any, text: str, row: Row) -> Entity:
     start, end, kind = _optional(item, "start"), _optional(item, "end"), _get(item, "type", row)
     if any(isinstance(n, bool) or not isinstance(n, int) for n in (start, end)) or not 0 <= start <= end <= len(text):
-        raise DataError(
+        raise OffsetsError(
             f"{row.place}: entity {item!r:.80} has offsets {start!r}, {end!r}; wanted 0 ≤ start < end ≤ {len(text)}"
         )
     told = _optional(item, "text")
@@ -331,7 +309,7 @@ def _located(item: Any, text: str, row: Row) -> Entity:
         span = text[start:stop]
         if span and (told is None or span == told):
             return Entity(start, stop, kind, span)
-    raise DataError(
+    raise OffsetsError(
         f"{row.place}: entity text {told!r} disagrees with offsets {start}:{end}, "
         f"where the text has {text[start:end]!r}; offsets are code points, end-exclusive"
     )

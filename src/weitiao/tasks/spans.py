@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 
 
@@ -51,6 +51,36 @@ class Source:
 
     def _back(self, offset: int) -> int | None:
         return offset if self.plain else self._starts.get(offset)
+
+
+def places(pairs: Sequence[tuple[str, str]], text: str, in_order: bool = True) -> list[tuple[int, int] | None]:
+    """Where each (text, type) stands in `text`, from left to right; None where it does not (again). in_order: whether
+    the pairs are in reading order.
+
+    A mention is sought from the start of the one before it, and behind the last mention of the same text; failing
+    that, anywhere behind that last mention; failing that, wherever the text stands without that type. So ordered pairs
+    come back always, and offsets whenever every earlier mention of the same text is among the pairs and no span has
+    two types while its text occurs again.
+    """
+    source = Source(text)
+    last: dict[str, tuple[int, int]] = {}
+    types: dict[tuple[int, int], set[str]] = {}
+    found: list[tuple[int, int] | None] = []
+    before = 0
+    for written, kind in pairs:
+        wanted = nfc(written)
+        behind = last[wanted][0] + 1 if wanted in last else 0
+        place = source.find(wanted, max(before, behind)) or source.find(wanted, behind)
+        if place is None:
+            place = source.find(wanted)
+            while place is not None and kind in types.get(place, ()):
+                place = source.find(wanted, place[0] + 1)
+        found.append(place)
+        if place is not None:
+            last[wanted] = place
+            before = place[0] if in_order else 0
+            types.setdefault(place, set()).add(kind)
+    return found
 
 
 def chunks(text: str, normalize: Callable[[str], str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 from weitiao.config import RunConfig
 from weitiao.errors import ConfigError
@@ -25,15 +26,24 @@ def checkpoints_at_most(config: RunConfig, total: int, per_epoch: int) -> int:
     return min(saves, section.keep_checkpoints + 2)
 
 
+def most_bytes(adapter: int, checkpoints: int) -> int:
+    """What a run takes, two of its adapter among it: one takes the place of the other."""
+    return 2 * adapter + checkpoints * (1 + MOMENTS) * adapter + ROOM
+
+
+def free_near(path: Path) -> int:
+    """Free bytes of the disk on which a folder is, or would be."""
+    return shutil.disk_usage(next(folder for folder in (path, *path.absolute().parents) if folder.exists())).free
+
+
 def told_disk(config: RunConfig, run: RunFolder, adapter: int, checkpoints: int) -> str:
     """A line on what the run takes at most. ConfigError when the disk has less.
 
-    adapter: bytes of its weights. Two of it are there while a better one takes the place of the best.
+    adapter: bytes of its weights.
     """
-    needed = 2 * adapter + checkpoints * (1 + MOMENTS) * adapter + ROOM
+    needed = most_bytes(adapter, checkpoints)
     here = run.bytes_of_adapters  # is overwritten, or counts among those that are kept
-    place = next(folder for folder in (run.path, *run.path.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(place).free
+    free = free_near(run.path)
     what = f"{checkpoints} checkpoints of {size((1 + MOMENTS) * adapter)}"
     if needed - here > free:
         raise ConfigError(

@@ -22,7 +22,8 @@ from weitiao.data.prefix import PrefixGroup, prefix_groups
 from weitiao.engine import plain
 from weitiao.engine.forward import Forward
 from weitiao.engine.graphs import PackGraphs, RecordedCall, Size
-from weitiao.engine.memory import DEFAULT, Fit, fit
+from weitiao.engine.memory import fit
+from weitiao.engine.room import DEFAULT, Fit
 from weitiao.engine.split_attention import split_layout
 from weitiao.model.adapter import adapter_parameters
 from weitiao.run_folder import RunFolder, TaskFile, whole_folder

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from weitiao.config import RunConfig
 from weitiao.data.pack import steps_per_epoch
 from weitiao.errors import ConfigError
 from weitiao.model.files import tensor_shapes
 from weitiao.types import Encoded
+
+if TYPE_CHECKING:
+    import torch
 
 MOST = 1_000_000_000
 """Parameters of a model that is trained on a CPU without being asked for."""
@@ -68,12 +70,19 @@ def in_products(shapes: Mapping[str, Sequence[int]]) -> int:
 
 def operations_per_second(dtype: torch.dtype) -> float:
     """The best of a few products, after one that warms up."""
+    import torch
+
     rows, width, out = PRODUCT
     left, right = torch.ones(rows, width, dtype=dtype), torch.ones(width, out, dtype=dtype)
+    return best_rate(lambda: left @ right)
+
+
+def best_rate(product: Callable[[], object]) -> float:
+    """Of a product of the sizes `PRODUCT`."""
     seconds = []
     for _ in range(TRIES + 1):
         start = time.perf_counter()
-        left @ right
+        product()
         seconds.append(time.perf_counter() - start)
     return 2 * math.prod(PRODUCT) / min(seconds[1:])
 

@@ -141,7 +141,7 @@ def _encoded(
     notes, facts, images = [], {}, []
     for name in ("test", "validation", "train"):
         examples = getattr(splits, name)
-        encoded = [encoder.training(example) for example in examples]
+        encoded = encoder.trainings(examples)
         facts[name] = summary(encoder.task, examples, encoded)
         images += [image for e in encoded for image in e.images]
         if note := shortening_note(examples, encoded, encoder.task, name):

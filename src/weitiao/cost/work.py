@@ -1,0 +1,109 @@
+"""Steps and tokens of a training, from the figures of `weitiao check`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+from weitiao.config import RunConfig
+from weitiao.data.pack import steps_per_epoch
+
+LOOKED_AHEAD = 200
+"""Steps whose largest pack is reckoned; of more, it hardly grows."""
+WRITTEN = 10
+"""Tokens of a prompt that are read in the time that one of an answer is written in: 650 rows/s with 20.5 tokens each,
+of 33 tokens of text, against 2,000 rows/s of labels that are scored (docs/speed.md, predictions on a card)."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Tokens of a row."""
+
+    mean: float
+    deviation: float
+    most: int
+
+    def of_step(self, rows: int, drawn: int, steps: int) -> int:
+        """Most tokens that so many drawn of the rows have together, in a number of steps: as of a normal distribution,
+        less what comes of drawing without putting back."""
+        left = (rows - drawn) / max(rows - 1, 1)
+        above = NormalDist().inv_cdf(1 - 1 / (2 * max(min(steps, LOOKED_AHEAD), 1)))
+        expected = drawn * self.mean + above * self.deviation * math.sqrt(drawn * left)
+        return math.ceil(min(expected, drawn * self.most))
+
+
+@dataclass(frozen=True)
+class Work:
+    rows: int
+    samples: int
+    """Rows of a step."""
+    steps: int
+    per_epoch: int
+    prefix: int
+    """Tokens that all rows begin with."""
+    own: Spread
+    """Behind the prefix, without the last token, which is a label."""
+    answers: Spread
+    answered: int
+    """Rows that are answered: in evaluations, for calibration, and for the metrics."""
+    written: bool
+    """Whether answers are written token by token, or labels scored."""
+
+    @property
+    def longest(self) -> int:
+        return self.prefix + self.own.most
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Own tokens of the largest step, and those of them that are read."""
+        asked = (self.rows, self.samples, self.steps)
+        own = self.own.of_step(*asked)
+        return own, min(own, self.answers.of_step(*asked))
+
+    @property
+    def reads(self) -> int:
+        """Most answer tokens of a step."""
+        return min(self.samples * self.answers.most, math.ceil(self.rows * self.answers.mean))
+
+    def packs(self, tokens: int) -> int:
+        """Of a step, where one may have so many tokens."""
+        room = max(tokens - self.prefix, self.own.most, 1)
+        return math.ceil(self.samples * self.own.mean / room)
+
+    def distinct(self, tokens: int) -> float:
+        """Tokens that all steps compute: the prefix once a pack."""
+        return self.steps * (self.rows / self.per_epoch * self.own.mean + self.packs(tokens) * self.prefix)
+
+    @property
+    def predicted(self) -> float:
+        """Tokens of all prompts that are answered, and those of the answers, by what they take."""
+        prompt = max(self.own.mean - self.answers.mean, 0) + 1
+        return self.answered * (prompt + (WRITTEN if self.written else 1) * self.answers.mean)
+
+
+def work_of(config: RunConfig, result: Mapping[str, Any], labels: bool) -> Work | None:
+    """result: of a check. labels: whether the task has any. None where no training row could be encoded."""
+    tokens, rows = result["tokens"], result["rows"]["train"]
+    if not tokens or not rows:
+        return None
+    section, shared = config.training, result["shared"]
+    samples = min(section.samples_per_step, rows)
+    per_epoch = steps_per_epoch(rows, section.samples_per_step)
+    steps = section.max_steps or max(1, round(section.num_train_epochs * per_epoch))
+    whole, answers = tokens["rows"], tokens["answers"]
+    own = Spread(max(tokens["all"] / rows - shared - 1, 1), whole["deviation"], max(whole["max"] - shared - 1, 1))
+    answer = Spread(answers["all"] / rows, answers["deviation"], answers["max"])
+    answered = _answered(config, result["rows"], steps, per_epoch, labels)
+    written = config.task["name"] != "classification"
+    return Work(rows, samples, steps, per_epoch, shared, own, answer, answered, written)
+
+
+def _answered(config: RunConfig, rows: Mapping[str, int], steps: int, per_epoch: int, labels: bool) -> int:
+    section = config.evaluation
+    validation = min(rows["validation"], section.max_rows or rows["validation"])
+    times = -(-steps // (section.steps or per_epoch)) + labels
+    measured = rows["test"] or rows["validation"]
+    return times * validation + measured * (1 + section.untuned)

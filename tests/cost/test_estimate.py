@@ -1,0 +1,254 @@
+"""Costs grow with what there is to do, every card of the table is one, and shapes of results stay."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from check.looked import config_of as checked_config
+from check.looked import named as finding
+from check.looked import names
+from cost.described import config_of, held, model_of, work_of
+from tiny import small_classification
+from weitiao.check.page import page
+from weitiao.check.priced import priced
+from weitiao.check.screen import show
+from weitiao.check.walk import check
+from weitiao.cost import at_hand, estimate, machine
+from weitiao.cost.cards import KINDS, known
+from weitiao.cost.machine import Machine, machine_of, named
+from weitiao.cost.minutes import minutes
+from weitiao.cost.told import lines, span
+from weitiao.cost.work import Spread, Work
+from weitiao.cost.work import work_of as work_of_result
+from weitiao.data.prefix import common_prefix
+from weitiao.data.splits import load
+from weitiao.errors import ConfigError
+from weitiao.model.base import open_base
+from weitiao.tasks.base import task_options
+
+CARD = named("a10")
+SIZES = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES |= {"num_key_value_heads": 2, "vocab_size": 512}
+
+
+def cost(work: Work, on: Machine = CARD, made: Any = None, **sections: Any) -> tuple[float, float]:
+    """Bytes and minutes."""
+    memory = held(work, on, made, **sections)
+    taken = minutes(config_of(**sections), made or model_of(), work, on, memory)
+    assert taken is not None
+    return memory.without, taken.total
+
+
+def times_of(spread: Spread, times: float) -> Spread:
+    return Spread(spread.mean * times, spread.deviation * times, round(spread.most * times))
+
+
+@given(
+    st.sampled_from(["ner", "classification", "documents"]),
+    st.integers(1, 1024),
+    st.floats(1, 3),
+    st.sampled_from(["rows", "longer", "samples", "layers", "answered"]),
+)
+def test_more_never_takes_less(profile: str, samples: int, times: float, what: str) -> None:
+    work, made = work_of(profile, samples), model_of()
+    more, larger = work, made
+    if what == "rows":
+        more = replace(work, steps=round(work.steps * times), rows=round(work.rows * times))
+        more = replace(more, per_epoch=-(-more.rows // samples))
+    elif what == "longer":
+        more = replace(work, own=times_of(work.own, times), answers=times_of(work.answers, times))
+    elif what == "samples":
+        count = min(round(samples * times), work.rows)
+        more = replace(work, samples=count, per_epoch=-(-work.rows // count))
+    elif what == "layers":
+        larger = model_of(num_hidden_layers=round(28 * times))
+    else:
+        more = replace(work, answered=round(100 * times))
+    (memory, time), (memory_of_more, time_of_more) = cost(work, made=made), cost(more, made=larger)
+    # Where a step is the whole file nothing is left to chance, and of a longer row fewer fit into a pack.
+    assert memory_of_more >= memory * {"rows": 0.9, "samples": 0.9, "longer": 0.98}.get(what, 1)
+    assert time_of_more >= time * (0.95 if what == "rows" else 1)
+
+
+@pytest.mark.parametrize("key", KINDS)
+def test_cards(key: str) -> None:
+    kind = KINDS[key]
+    assert kind.source
+    assert 0 < kind.gib < kind.gb
+    assert 50 < kind.tflops < 1000
+    assert (5, 0) <= kind.capability < (10, 0)
+    assert named(key.upper()).kernels == (kind.capability >= (8, 0))
+
+
+@pytest.mark.parametrize(
+    ("name", "gib", "key"),
+    [
+        ("NVIDIA H100 80GB HBM3", 79.6, "h100"),
+        ("NVIDIA A100-SXM4-80GB", 80.0, "a100-80"),
+        ("NVIDIA A100-PCIE-40GB", 40.0, "a100"),
+        ("NVIDIA GeForce RTX 4090", 24.0, "4090"),
+        ("Tesla T4", 15.0, "t4"),
+        ("Tesla V100-SXM2-16GB", 16.0, "v100"),
+        ("NVIDIA L4", 22.5, "l4"),
+        ("NVIDIA L40S", 45.0, None),
+        ("NVIDIA A10G", 22.5, None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", 16.0, None),
+        ("NVIDIA H100 PCIe", 80.0, None),
+    ],
+)
+def test_a_driver_s_name(name: str, gib: float, key: str | None) -> None:
+    assert known(name, gib) is (KINDS[key] if key else None)
+
+
+def test_an_unknown_card_is_told_the_choices() -> None:
+    with pytest.raises(ConfigError, match=r"--gpu 4080: no such card .*did you mean 4090.*choices: 3090, .*v100, cpu"):
+        named("4080")
+
+
+def test_the_machine_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    section = config_of().model
+    monkeypatch.setattr(at_hand, "card", lambda: at_hand.Card("NVIDIA L4", 22.5))
+    found = machine_of(None, section)
+    assert found is not None
+    assert (found.name, found.flops) == ("NVIDIA L4", 121e12)
+    monkeypatch.setattr(at_hand, "card", lambda: at_hand.Card("Some card", 10.0))
+    found = machine_of(None, section)
+    assert found is not None
+    assert found.flops is None
+    monkeypatch.setattr(at_hand, "card", lambda: None)
+    found = machine_of(None, section)
+    assert found is not None
+    assert found.cpu
+    assert 1e8 < (found.flops or 0) < 1e15
+    assert machine_of(None, section.model_copy(update={"device": "cuda"})) is None
+
+
+def test_a_card_with_less_gets_smaller_packs_then_more_is_computed_again() -> None:
+    kinds, packs = [], []
+    for gib in (60, 20, 10, 5, 4.6):
+        found = held(work_of("ner", 256), Machine("some", gib, None, ""), model={"name": "s", "placement": "one"})
+        kinds.append(("nothing", "gate_up", "layer").index(found.fit.recompute))
+        packs.append(found.fit.tokens)
+        assert found.fits
+    assert kinds == sorted(kinds)
+    assert kinds[0] == 0
+    assert kinds[-1] == 2
+    assert packs[:3] == sorted(packs[:3], reverse=True)
+
+
+def test_a_large_model_comes_in_four_bits_or_does_not_fit() -> None:
+    assert held(work_of("ner", 16), named("a10"), model_of("glm4-9b")).placement == "one"
+    assert held(work_of("ner", 16), named("t4"), model_of("glm4-9b")).placement == "nf4"
+    larger = model_of("glm4-9b", num_hidden_layers=300)
+    found = held(work_of("ner", 16), named("t4"), larger)
+    assert not found.fits
+    told = estimate.too_large(config_of(), larger, named("t4"), found, None)
+    assert told is not None
+    assert told["level"] == "error"
+    assert "smaller model or a larger card" in told["do"]
+
+
+def test_a_model_that_a_cpu_is_refused_for() -> None:
+    cpu, work = Machine("CPU", 64.0, 5e10, "", cpu=True), work_of("ner", 16)
+    memory = held(work, cpu)
+    taken = minutes(config_of(), model_of(), work, cpu, memory)
+    told = estimate.too_large(config_of(), model_of(), cpu, memory, taken)
+    assert told is not None
+    assert "1.5 billion parameters" in told["what"]
+    assert "training.on_cpu=allow" in told["do"]
+    allowed = config_of(training={"on_cpu": "allow"})
+    assert estimate.too_large(allowed, model_of(), cpu, memory, taken) is None
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> list[dict[str, Any]]:
+    path = small_classification(tmp_path / "clean.jsonl")
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def with_sizes(config: Any, **sizes: int) -> Any:
+    path = Path(config.model.name) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")) | SIZES | sizes), "utf-8")
+    return config
+
+
+def test_tokens_are_those_of_training(tmp_path: Path, rows: Any) -> None:
+    config = checked_config(tmp_path, rows, data={"validation": 0.2})
+    work = work_of_result(config, check(config), True)
+    assert work is not None
+    task, drawn = load(config.data, task_options(config.task), config.run.seed)
+    encoder = open_base(config.model).encoder(task, config.data.max_length, None)
+    encoded = [encoder.training(example) for example in drawn.train]
+    assert work.prefix == len(common_prefix(encoded))
+    assert work.own.mean * len(encoded) == pytest.approx(sum(len(e.ids) - 1 - work.prefix for e in encoded))
+    assert work.answers.mean * len(encoded) == pytest.approx(sum(len(e.answer) for e in encoded))
+    assert work.longest == max(len(e.ids) for e in encoded) - 1
+
+
+def test_shapes_of_the_result(tmp_path: Path, rows: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    config = with_sizes(checked_config(tmp_path, rows, data={"validation": 0.2}))
+    told = priced(check(config), config, "a10", 2.5)
+    found = told["cost"]
+    assert json.loads(json.dumps(found)) == found
+    assert list(found) == ["machine", "steps", "tokens", "memory", "minutes", "disk", "price"]
+    assert list(found["memory"]) == [
+        *("peak_gib", "without_recomputation_gib", "with_recomputation_gib", "available_gib"),
+        *("fits", "placement", "recompute", "tokens_per_pack"),
+    ]
+    assert list(found["minutes"]) == ["total", "low", "high", "start", "training", "answers"]
+    assert found["price"]["total"] == round(2.5 * found["minutes"]["total"] / 60, 2)
+    assert found["minutes"]["high"] == pytest.approx(2 * found["minutes"]["total"], rel=0.02)
+    show(told)
+    shown = capsys.readouterr().out
+    for name, text in lines(found):
+        assert f"{name}: {text}" in shown
+        assert text in page(told, "x")
+    assert [name for name, _ in lines(found)] == ["memory", "time", "disk", "price"]
+
+
+def test_the_cost_is_not_kept_with_the_rows(tmp_path: Path, rows: Any) -> None:
+    config = with_sizes(checked_config(tmp_path, rows))
+    one, other = (priced(check(config), config, gpu)["cost"]["machine"]["name"] for gpu in ("a10", "l4"))
+    assert (one, other) == ("A10", "L4")
+    assert check(config)["cost"] is None
+
+
+def test_too_large_is_a_finding(tmp_path: Path, rows: Any) -> None:
+    config = with_sizes(checked_config(tmp_path, rows), hidden_size=16_384, intermediate_size=65_536)
+    config = with_sizes(config, hidden_size=16_384, intermediate_size=65_536, num_hidden_layers=80)
+    told = priced(check(config), config, "t4")
+    assert finding(told, "too-large")["level"] == "error"
+    assert told["findings"][0]["name"] == "too-large"
+    assert not told["cost"]["memory"]["fits"]
+
+
+def test_a_config_without_sizes_has_no_cost(tmp_path: Path, rows: Any) -> None:
+    config = checked_config(tmp_path, rows)
+    told = priced(check(config), config, "a10")
+    assert told["cost"] is None
+    assert "too-large" not in names(told)
+
+
+def test_a_machine_whose_rate_is_unknown_has_memory_alone(
+    tmp_path: Path, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine.at_hand, "card", lambda: at_hand.Card("Some card", 10.0))
+    config = with_sizes(checked_config(tmp_path, rows))
+    found = priced(check(config), config, None, 2.5)["cost"]
+    assert found["minutes"] is None
+    assert found["price"] is None
+    assert [name for name, _ in lines(found)] == ["memory", "disk"]
+
+
+@pytest.mark.parametrize(
+    ("minutes_", "told"), [(0.5, "30 s"), (30, "30 min"), (312, "5.2 h"), (60 * 24 * 3.1, "3.1 days")]
+)
+def test_spans(minutes_: float, told: str) -> None:
+    assert span(minutes_) == told
