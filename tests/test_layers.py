@@ -18,7 +18,7 @@ ORDER = (
         "prediction",
         "report",
         "training",
-        "init · check · preview · demo · export · serve · bench · doctor · runs",
+        "init · check · preview · demo · export · serve · bench · doctor · runs · curve",
         "cli",
         "__main__",
     ),
@@ -49,6 +49,7 @@ def test_a_room_imports_itself_and_rooms_to_its_left(path):
 
 LIGHT = [
     "weitiao.cli",
+    "weitiao.curve.walk",
     "weitiao.init.walk",
     "weitiao.prediction.files",
     "weitiao.data.splits",

@@ -54,9 +54,10 @@ def load(data: DataSection, options: TaskOptions, seed: int) -> tuple[Task, Spli
     examples = {name: [task.example(row) for row in rows[name]] for name in NAMES}
     splits = Splits(examples["train"], examples["validation"], examples["test"])
     _leave_out_shared(splits, "rows" if data.split_field else "file")
-    _hold_out_shares(splits, data, task, seed)
+    held = seed if data.split_seed is None else data.split_seed
+    _hold_out_shares(splits, data, task, held)
     _refuse_empty(splits, data, asked=[name for name in NAMES if rows[name]])
-    _limit_rows(splits, data, task, seed)
+    _limit_rows(splits, data, task, {"train": seed, "validation": held, "test": held})
     splits.notes += _repeats(splits.train, task)
     return task, splits
 
@@ -225,13 +226,14 @@ def _draw(groups: list[Group], wanted: int) -> tuple[list[Group], list[Group]]:
     return taken, rest
 
 
-def _limit_rows(splits: Splits, data: DataSection, task: Task, seed: int) -> None:
+def _limit_rows(splits: Splits, data: DataSection, task: Task, seeds: Mapping[str, int]) -> None:
+    """Of one seed, fewer rows are always among more of them: both are the beginning of one stratified order."""
     for name in NAMES:
         examples: list[Example] = getattr(splits, name)
         most: int | None = getattr(data, f"{name}_rows")
         if most is None or len(examples) <= most:
             continue
-        rng = random.Random(f"{seed} {name}")
+        rng = random.Random(f"{seeds[name]} {name}")
         strata, single = _strata([[position] for position in range(len(examples))], examples, task, rng)
         drawn = sorted(position for (position,) in _evenly(strata, single, rng)[:most])
         setattr(splits, name, [examples[position] for position in drawn])
