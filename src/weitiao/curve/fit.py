@@ -118,12 +118,19 @@ def interval(drawn: Numbers, points: Points) -> tuple[Numbers, Numbers, Numbers]
 
 class _Whitened:
     """Points over the root of their covariance, so that plain least squares are weighted ones. Rows are shares of the
-    last point's, which keeps the numbers small."""
+    last point's, which keeps the numbers small.
+
+    Points that lie further from every curve than their covariance explains are less certain than it says; it is then
+    scaled up by the squares per degree of freedom (Birge 1932, "The Calculation of Errors by the Method of Least
+    Squares").
+    """
 
     def __init__(self, points: Points) -> None:
         own = np.diag(np.square(OFF * points.errors))
         self.root = np.asarray(np.linalg.cholesky(points.covariance + own))
         self.errors, self.x = points.errors, points.rows / points.rows[-1]
+        least = min(map(self.loss, SHAPES))
+        self.root *= np.sqrt(max(1.0, least / max(1, len(self.x) - 2)))
 
     def chances(self) -> Numbers:
         """How likely each of `SHAPES` is, given the points."""

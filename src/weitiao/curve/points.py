@@ -5,7 +5,7 @@ runs, so that what a hard draw does to all points is known as common (`Points.te
 initialisation would have given another model: that is the spread of a share's seeds (`Points.seeds`). A spread of two
 or three runs says little, so the shares' variances lean on their pool, which counts as so many runs more (`LEAN`;
 Smyth 2004, "Linear models and empirical Bayes methods", section 3). With more rows runs differ less: a variance is
-taken to fall with the root of the rows (`FALL`). The two uncertainties are added.
+taken to fall with them (`FALL`). The two uncertainties are added.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from weitiao.errors import ConfigError
 from weitiao.metrics.intervals import Counts, Statistic
 
 LEAN = 3
-FALL = 0.5
-"""The exponent; that of a dictionary and of TF-IDF is about 1 (`bench/curve_held_back.py`), but a share of what makes
-runs of a neural network differ (initialisation, order) need not fall at all."""
+FALL = 1.0
+"""The exponent. Subsets that a dictionary or TF-IDF learns from make its score vary so (`bench/curve_held_back.py`)."""
 RESAMPLES = 1000
 
 

@@ -1,6 +1,7 @@
 """What is known once the runs are done: the content of `curve.json`.
 
     {"schema_version": 1, "task": "ner", "headline": "f1", "split": "test", "test_rows": 400, "train_rows": 2000,
+     "share": 100.0,
      "points": [{"share": 10.0, "rows": 200, "steps": 50, "lengthened": true, "seeds": [42, 43, 44], "score": 0.61,
                  "low": 0.56, "high": 0.66, "deviation_test": 0.02, "deviation_seeds": 0.02,
                  "systems": {"dictionary": 0.4}}],
