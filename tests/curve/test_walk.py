@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from report.pages import Page
 from runs import SILENT, run_config
 from weitiao.config import RunConfig
 from weitiao.curve import runs as module
@@ -68,7 +69,7 @@ def test_end_to_end_and_what_is_finished_is_kept(
     assert "<svg" in html
     assert "://" not in html
     for language in ("en", "zh"):
-        assert conclusion(found, Words(language)) in page(found, "run", language).replace("&#39;", "'")
+        assert conclusion(found, Words(language)) in Page(page(found, "run", language)).text
 
 
 def test_without_rows_to_measure_nothing_is_trained(
