@@ -32,7 +32,7 @@ ORDER = (
         "report",
         "training",
         "standalone · cost",
-        "init · check · preview · demo · export · serve · bench · doctor · runs",
+        "init · check · preview · demo · export · serve · bench · doctor · runs · curve",
         "cli",
         "__main__",
     ),
@@ -63,6 +63,7 @@ def test_a_room_imports_itself_and_rooms_to_its_left(path):
 
 LIGHT = [
     "weitiao.cli",
+    "weitiao.curve.walk",
     "weitiao.init.walk",
     "weitiao.prediction.files",
     "weitiao.data.splits",

@@ -122,6 +122,39 @@ def check(
 
 
 @app.command()
+def curve(
+    config: Config,
+    overrides: Overrides = None,
+    shares: Annotated[str, typer.Option(help="Per cent of the training rows.")] = "10,25,50,100",
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Runs at the smallest share; larger ones get fewer. By default 3.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Begin no run that would not end within them; as many seeds as fit.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Train again what is there.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """How much more rows would help: train at several shares of them. The same command goes on where it was left."""
+    from weitiao.curve.plan import parse_shares
+    from weitiao.curve.walk import curve as draw
+
+    found = draw(
+        config, overrides or [], shares=parse_shares(shares), seeds=seeds, minutes=minutes, overwrite=overwrite
+    )
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False, indent=2))
+        return
+    from rich.console import Console
+
+    from weitiao.curve.table import curve_table
+
+    console = Console()
+    console.print(curve_table(found))
+    console.print(found["conclusion"], markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
 def preview(
     config: Config,
     overrides: Overrides = None,
@@ -389,7 +422,8 @@ def main() -> None:
     except SystemExit as done:
         if done.code == INTERRUPTED:  # typer makes this of a KeyboardInterrupt
             # `predict` has said by then what it keeps.
-            hint = "; the same `train` command goes on from the last checkpoint" if sys.argv[1:2] == ["train"] else ""
+            goes_on = sys.argv[1:2] in (["train"], ["curve"])
+            hint = f"; the same `{sys.argv[1]}` command goes on from the last checkpoint" if goes_on else ""
             print(f"weitiao: interrupted{hint}", file=sys.stderr)
         raise
     except BrokenPipeError:

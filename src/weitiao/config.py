@@ -99,6 +99,9 @@ class DataSection(Section):
     """Use at most so many validation rows, drawn by the seed."""
     test_rows: int | None = Field(None, ge=1)
     """Use at most so many test rows, drawn by the seed."""
+    split_seed: int | None = Field(None, ge=0)
+    """Decides which rows validate and test; by default `run.seed`. With it, runs of several seeds are measured on the
+    same rows, and `run.seed` alone draws `train_rows`."""
 
     @field_validator("validation", "test")
     @classmethod
@@ -237,6 +240,10 @@ class RunConfig(Section):
         """The run folder's name: `run.name`, else the model's short name and the task."""
         model = Path(self.model.name.rstrip("/")).name.removesuffix(".gguf")
         return self.run.name or re.sub(r"[^\w.-]+", "-", f"{model}-{self.task['name']}")
+
+    @property
+    def split_seed(self) -> int:
+        return self.run.seed if self.data.split_seed is None else self.data.split_seed
 
     @property
     def folder(self) -> Path:

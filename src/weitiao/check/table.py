@@ -106,12 +106,12 @@ class Table:
             for loses in NAMES[NAMES.index(keeps) + 1 :]:
                 self._leave_out(keeps, loses)
         pool = self.of("train")
-        shares = asked_shares(data)
-        held = shares_of(self.key[pool].tolist(), self.stratum[pool].tolist(), shares, seed) if shares else {}
-        for name, positions in held.items():
+        shares, held = asked_shares(data), seed if data.split_seed is None else data.split_seed
+        drawn = shares_of(self.key[pool].tolist(), self.stratum[pool].tolist(), shares, held) if shares else {}
+        for name, positions in drawn.items():
             self.split[pool[sorted(positions)]] = NAMES.index(name)
         for name in NAMES:
-            self._limit(name, getattr(data, f"{name}_rows"), seed)
+            self._limit(name, getattr(data, f"{name}_rows"), seed if name == "train" else held)
 
     def _leave_out(self, keeps: str, loses: str) -> None:
         rows = self.of(loses)

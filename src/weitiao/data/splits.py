@@ -51,9 +51,10 @@ def load(data: DataSection, options: TaskOptions, seed: int) -> tuple[Task, Spli
     examples = {name: [task.example(row) for row in rows[name]] for name in NAMES}
     splits = Splits(examples["train"], examples["validation"], examples["test"])
     _leave_out_shared(splits, "rows" if data.split_field else "file")
-    _hold_out_shares(splits, data, task, seed)
+    held = seed if data.split_seed is None else data.split_seed
+    _hold_out_shares(splits, data, task, held)
     _refuse_empty(splits, data, asked=[name for name in NAMES if rows[name]])
-    _limit_rows(splits, data, task, seed)
+    _limit_rows(splits, data, task, {"train": seed, "validation": held, "test": held})
     splits.notes += _repeats(splits.train, task)
     return task, splits
 
@@ -153,13 +154,14 @@ def _hold_out_shares(splits: Splits, data: DataSection, task: Task, seed: int) -
     splits.train = [example for position, example in enumerate(pool) if position not in gone]
 
 
-def _limit_rows(splits: Splits, data: DataSection, task: Task, seed: int) -> None:
+def _limit_rows(splits: Splits, data: DataSection, task: Task, seeds: Mapping[str, int]) -> None:
+    """Of one seed, fewer rows are always among more of them: both are the beginning of one stratified order."""
     for name in NAMES:
         examples: list[Example] = getattr(splits, name)
         most: int | None = getattr(data, f"{name}_rows")
         if most is None or len(examples) <= most:
             continue
-        drawn = limited([task.stratum(example) for example in examples], most, f"{seed} {name}")
+        drawn = limited([task.stratum(example) for example in examples], most, f"{seeds[name]} {name}")
         setattr(splits, name, [examples[position] for position in drawn])
         splits.notes.append(f"{_count(most, name)} of {len(examples)} used (data.{name}_rows={most})")
 

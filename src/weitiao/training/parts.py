@@ -177,7 +177,7 @@ def _validation_rows(config: RunConfig, splits: Splits) -> list[Example]:
     rows, limit = list(splits.validation), config.evaluation.max_rows
     if limit is None or len(rows) <= limit:
         return rows
-    return random.Random(config.run.seed).sample(rows, limit)
+    return random.Random(config.split_seed).sample(rows, limit)
 
 
 def use_best(model: Any, run: RunFolder) -> None:

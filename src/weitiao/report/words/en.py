@@ -205,6 +205,22 @@ WORDS = {
     "seconds": "{n} s",
     "minutes": "{n} min",
     "hours": "{n} h",
+    # learning curve
+    "curve": "Learning curve",
+    "curve_rises": "Twice the rows ({last} → {rows}): {metric} {before} → {twice}; four times: {fourfold}.",
+    "curve_flat": "More rows like these are not expected to help, as far as these points show: {metric} ({before}) "
+    "does not rise with them by more than chance, and twice the rows ({last} → {rows}) would reach {bound} at most.",
+    "curve_figure": "{metric} by the number of training rows",
+    "curve_note": "Intervals are 90 %. Points: mean of the seeds; what the choice of the {n} measured rows and the "
+    "spread of the seeds leave open is added. Dashed: beyond what was measured, for one run on other rows like these.",
+    "curve_rows": "training rows",
+    "curve_share": "share",
+    "curve_steps": "steps",
+    "curve_seeds": "seeds",
+    "curve_expected": "expected",
+    "curve_steps_note": "*: more epochs than configured, so that few rows are not simply untrained.",
+    "curve_formula": "Error = a + b · (rows + d)^−c (after Cortes et al. 1993, Hestness et al. 2017); the likeliest "
+    "curve has a = {a}, b = {b}, c = {c}, d = {d}.",
 }
 
 METRICS = {

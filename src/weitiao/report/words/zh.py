@@ -196,6 +196,22 @@ WORDS = {
     "seconds": "{n} 秒",
     "minutes": "{n} 分钟",
     "hours": "{n} 小时",
+    # learning curve
+    "curve": "学习曲线",
+    "curve_rises": "数据加倍（{last} → {rows} 行）：{metric} {before} → {twice}；四倍：{fourfold}。",
+    "curve_flat": "就这些点来看，再加同类数据预计没有帮助：{metric}（{before}）随行数的上升没有超出偶然，"
+    "加倍（{last} → {rows} 行）最多到 {bound}。",
+    "curve_figure": "{metric} 随训练行数的变化",
+    "curve_note": "区间均为 90 %。各点为多个随机种子的平均；{n} 行测试数据的抽样与种子间的差异相加。"
+    "虚线：超出实测的部分，针对在另一批同类数据上测量的单次训练。",
+    "curve_rows": "训练行数",
+    "curve_share": "比例",
+    "curve_steps": "步数",
+    "curve_seeds": "种子数",
+    "curve_expected": "预计",
+    "curve_steps_note": "*：轮数多于配置，以免数据少时只是没有训练够。",
+    "curve_formula": "错误 = a + b · (行数 + d)^−c（参照 Cortes 等 1993，Hestness 等 2017）；最可能的曲线 "
+    "a = {a}，b = {b}，c = {c}，d = {d}。",
 }
 
 METRICS = {
