@@ -37,6 +37,7 @@ def setting(config: Any) -> Any:
 SPLITS = {
     "shares": {"validation": 0.2, "test": 0.1},
     "limits": {"validation": 0.3, "train_rows": 11, "validation_rows": 5},
+    "a seed of their own": {"validation": 0.2, "test": 0.3, "train_rows": 10, "test_rows": 5, "split_seed": 7},
     "a field": {"split_field": "part"},
     "files": {"validation": "other.jsonl", "test": "test.jsonl", "train_rows": 20},
 }
