@@ -16,7 +16,7 @@ from tiny import small_classification, small_ner, write_rows
 from weitiao.errors import CheckpointError, ConfigError, DataError
 from weitiao.metrics.entities import Entity
 from weitiao.prediction.label_scores import Asked
-from weitiao.prediction.predictor import Predictor
+from weitiao.prediction.predictor import Predictor, _blocks
 from weitiao.tasks.base import Example
 from weitiao.types import Encoded, Prediction
 
@@ -89,13 +89,22 @@ def test_rows_encoded_a_few_at_a_time(predictor: Predictor, monkeypatch: pytest.
         return prompts(examples)
 
     monkeypatch.setattr(predictor.encoder, "prompts", seen)
-    monkeypatch.setattr("weitiao.prediction.predictor.AHEAD", ahead)
+    for bound in ("FIRST", "AHEAD"):
+        monkeypatch.setattr(f"weitiao.prediction.predictor.{bound}", ahead)
     for first, second in zip(whole, predictor.answer(examples, done.append), strict=True):
         assert first.answer == second.answer
         assert dict(first.scores) == pytest.approx(dict(second.scores), abs=1e-5)
     assert len(encoded) == sum(done) == 15
     # Those before the last few are told of, when it is encoded: two groups may be on their way.
     assert told[-1] >= 15 - 3 * ahead
+
+
+def test_few_rows_are_encoded_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bound, rows in (("FIRST", 2), ("AHEAD", 5)):
+        monkeypatch.setattr(f"weitiao.prediction.predictor.{bound}", rows)
+    found: Any = list(_blocks(range(20)))  # type: ignore[arg-type]
+    assert list(map(list, found)) == [list(range(*ends)) for ends in ((0, 2), (2, 6), (6, 11), (11, 16), (16, 20))]
+    assert list(_blocks([])) == []
 
 
 def test_several_prefixes(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from weitiao.engine.forward import Forward
 from weitiao.engine.slot_prompts import PromptReader
 from weitiao.engine.slot_steps import WIDE, Steps
 from weitiao.engine.slots import SlotCache
-from weitiao.prediction.grammar import Asked, Bits, Guide, words
+from weitiao.prediction.grammar import Asked, Bits, Guide, News, words
 from weitiao.prediction.guess import Guesser, Worth
 
 LOOK = 16
@@ -216,9 +216,9 @@ class _Run:
         self.reading: list[_Reading] = []
         self.ended: list[int] = []
         """Answers of which `done` has not been told."""
-        self.news: list[tuple[int, int | None]] = []
-        """(answer, what came next; None: its end), of which the guide has not been told. A thread tells it before it
-        asks for the next masks, and those are waited for before any other group goes on."""
+        self.news: list[News] = []
+        """Of which the guide has not been told. A thread tells it before it asks for the next masks, and those are
+        waited for before any other group goes on."""
         self.slots = slots
         """The first ones of the cache, which are used."""
         self.anywhere = self.forward.slot_kernels is not None
@@ -384,7 +384,7 @@ class _Run:
         """Put guesses behind the tokens that wait; the width of the step."""
         if not self.worth.wide(len(active)):
             return 1
-        self._tell_guide(self._news())
+        self.guide.take(self._news())
         for slot in active:
             left = self.budget - len(self.out[slot.answer].ids)
             slot.waiting += slot.guesser.guess(self.guide.forced(slot.answer), min(WIDE - 1, left))
@@ -441,18 +441,11 @@ class _Run:
             group.bits = torch.zeros(count, self.words, dtype=torch.int32, pin_memory=self.device.type == "cuda")
         return self.thread.submit(self._filled, news, asked, group.bits[:count].numpy())
 
-    def _filled(self, news: Sequence[tuple[int, int | None]], asked: Sequence[Asked], bits: Bits) -> Bits:
-        self._tell_guide(news)
+    def _filled(self, news: Sequence[News], asked: Sequence[Asked], bits: Bits) -> Bits:
+        self.guide.take(news)
         self.guide.fill(asked, bits)
         return bits
 
-    def _news(self) -> list[tuple[int, int | None]]:
+    def _news(self) -> list[News]:
         news, self.news = self.news, []
         return news
-
-    def _tell_guide(self, news: Sequence[tuple[int, int | None]]) -> None:
-        for answer, token in news:
-            if token is None:
-                self.guide.end(answer)
-            else:
-                self.guide.take(answer, token)

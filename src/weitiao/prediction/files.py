@@ -6,6 +6,7 @@ A file is read twice: first to check every row and to count them, before the mod
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import sys
 import time
@@ -140,6 +141,8 @@ def _answer(
         return
 
     predictor = opened(block)
+    # What is in memory now stays there: no search for garbage need look at it, while a card has nothing to do.
+    gc.freeze()
     if total is None and len(block) < BLOCK_ROWS:
         total = len(block)
     rows = BLOCK_ROWS * (ON_A_CARD if predictor.wants_many else 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
@@ -19,6 +20,8 @@ Bits = NDArray[np.int32]
 """[masks, words]: bit t % 32 of word t // 32 says whether token t is allowed."""
 Asked = tuple[int, int, Sequence[int]]
 """(answer, first mask to fill, tokens that it may go on with): a mask for now, and one behind each of the tokens."""
+News = tuple[int, int | None]
+"""(answer, token that came next; None: it has ended, and nothing more is asked of it)."""
 
 
 class Guide(Protocol):
@@ -33,14 +36,11 @@ class Guide(Protocol):
     def fill(self, asked: Sequence[Asked], bits: Bits) -> None:
         """Write masks. Behind a token that is not allowed they are left as they are."""
 
-    def take(self, answer: int, token: int) -> None:
-        """What came next in an answer; no stop."""
+    def take(self, news: Sequence[News]) -> None:
+        """What came next in answers, in order; no stop."""
 
     def forced(self, answer: int) -> list[int]:
         """Tokens of the only text that can come next; the model may write it in other tokens."""
-
-    def end(self, answer: int) -> None:
-        """Nothing more is asked of an answer."""
 
 
 class GrammarCompiler:
@@ -114,15 +114,21 @@ class Grammars:
         if long := [item for item in told if item[2]]:
             fill_next_token_bitmask_par_with_draft_tokens(self._executor, long, bits)
 
-    def take(self, answer: int, token: int) -> None:
-        if not self._matchers[answer].consume_token(token):
-            raise RuntimeError(f"token {token} is outside the grammar although its mask allowed it")
+    def take(self, news: Sequence[News]) -> None:
+        from llguidance.numpy import consume_token_par
+
+        for told in _rounds(news):
+            # On all cores, without Python's lock; of each answer one token.
+            taken = consume_token_par(self._executor, [(self._matchers[answer], token) for answer, token in told])
+            for (_, token), fits in zip(told, taken, strict=True):
+                if not fits:
+                    raise RuntimeError(f"token {token} is outside the grammar although its mask allowed it")
+        for answer, end in news:
+            if end is None:
+                del self._matchers[answer]
 
     def forced(self, answer: int) -> list[int]:
         return list(self._matchers[answer].compute_ff_tokens())
-
-    def end(self, answer: int) -> None:
-        del self._matchers[answer]
 
 
 class AnyText:
@@ -137,14 +143,24 @@ class AnyText:
     def fill(self, asked: Sequence[Asked], bits: Bits) -> None:
         """Nothing to do."""
 
-    def take(self, answer: int, token: int) -> None:
+    def take(self, news: Sequence[News]) -> None:
         """Nothing to do."""
 
     def forced(self, answer: int) -> list[int]:
         return []
 
-    def end(self, answer: int) -> None:
-        """Nothing to do."""
+
+def _rounds(news: Sequence[News]) -> list[list[tuple[int, int]]]:
+    """(answer, token) in rounds: the first token of each answer, the second of those that have two, and so on."""
+    rounds: list[list[tuple[int, int]]] = []
+    heard: Counter[int] = Counter()
+    for answer, token in news:
+        if token is not None:
+            if heard[answer] == len(rounds):
+                rounds.append([])
+            rounds[heard[answer]].append((answer, token))
+            heard[answer] += 1
+    return rounds
 
 
 def words(vocabulary: int) -> int:

@@ -46,8 +46,9 @@ BATCH_TOKENS = {"cuda": 16_384, "cpu": 4096}
 """Tokens of a prediction batch, unless the config says otherwise."""
 LARGE = 40 * 2**30
 """Bytes of a card on which twice as many are computed at once: the host has half as many kernels to start."""
-AHEAD = 1024
-"""Rows that are encoded at once, where a card may compute others meanwhile."""
+FIRST, AHEAD = 128, 1024
+"""Rows that are encoded at once, where a card may compute others meanwhile: few at first, for it waits for them, then
+twice as many each time, up to the second number."""
 SLOTS = 16
 """Times as many may lie in the slots of answers that are being written, if the card has room: K and V take less than
 what is computed."""
@@ -202,8 +203,8 @@ class Predictor:
         coming: deque[tuple[dict[int, Prediction], Sequence[int]]] = deque()
 
         def asks() -> Iterator[Asked]:
-            for start in range(0, len(examples), AHEAD):
-                asked = Windows(self.encoder, examples[start : start + AHEAD])
+            for block in _blocks(examples):
+                asked = Windows(self.encoder, block)
                 found: dict[int, Prediction] = {}
                 windows.append((asked, found))
                 constraints, counted = self._constraints(asked.rows), asked.counted(advance)
@@ -285,6 +286,13 @@ class Predictor:
             for start, end in parts
         ]
         return Prediction(answer, text, probability, parts=tuple(chances))
+
+
+def _blocks(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
+    start, size = 0, FIRST
+    while start < len(examples):
+        yield examples[start : start + size]
+        start, size = start + size, min(2 * size, AHEAD)
 
 
 def _batch_tokens(device: torch.device) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ class Weitiao(Answerer):
     def prepare(self, make: ModelMaker, questions: Questions) -> None:
         self.questions, self.examples = questions, questions.examples()
         self.predictor = predictor(_opened(make) or adapted(make), questions)
+        gc.freeze()  # as `predict` does
 
     @property
     def setting(self) -> str:
