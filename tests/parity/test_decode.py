@@ -25,14 +25,16 @@ from weitiao.data.prefix import common_prefix
 from weitiao.engine import graphs, slots
 from weitiao.engine.fast_layer import FastDecoder
 from weitiao.engine.forward import Forward
+from weitiao.engine.slot_steps import WIDE
 from weitiao.engine.slots import SlotCache
 from weitiao.families.base import families, family_of
 from weitiao.families.tokenizer import TextTokenizer
-from weitiao.prediction import decode
-from weitiao.prediction.decode import WIDE, Decoded, Decoder
+from weitiao.prediction import decode, slot_run
+from weitiao.prediction.decode import Decoder
 from weitiao.prediction.grammar import GrammarCompiler
 from weitiao.prediction.guess import Guesser, Worth
 from weitiao.prediction.predictor import Predictor
+from weitiao.prediction.slot_run import Decoded
 from weitiao.tasks.ner import Ner, NerOptions
 from weitiao.types import Prediction, Row
 
@@ -236,8 +238,8 @@ def test_by_kernels(setup: Setup, recorded: bool, monkeypatch: pytest.MonkeyPatc
         forward.fast = FastDecoder(forward.body, kernels)
     decoder = Decoder(forward, setup.encoder.chat.stop, 12)
     decoder.recorded = recorded
-    groups, start = set(), decode._Run._start
-    monkeypatch.setattr(decode, "PAIRED", 2)
+    groups, start = set(), slot_run.Run._start
+    monkeypatch.setattr(slot_run, "PAIRED", 2)
     monkeypatch.setattr(decode, "ROOM", 1)
     monkeypatch.setattr(slots, "ROUNDED", 1)
 
@@ -246,7 +248,7 @@ def test_by_kernels(setup: Setup, recorded: bool, monkeypatch: pytest.MonkeyPatc
             groups.add(run.groups.index(group))
         start(run, group)
 
-    monkeypatch.setattr(decode._Run, "_start", starting)
+    monkeypatch.setattr(slot_run.Run, "_start", starting)
     with forward.steady():
         found = setup.decode(TEXTS[:5], slots=3, budget=12, decoder=decoder)
     setup.assert_equal(TEXTS[:5], found, 12)
@@ -270,7 +272,7 @@ def test_slots_grow(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_long_prompts_are_read_in_parts(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(decode.PREFILL, "cpu", 10)
+    monkeypatch.setitem(slot_run.PREFILL, "cpu", 10)
     setup.assert_equal(TEXTS, setup.decode(TEXTS))
     setup.assert_equal(TEXTS, setup.decode(TEXTS, shared=False, slots=2))
 

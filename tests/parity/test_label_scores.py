@@ -27,7 +27,8 @@ from weitiao.families.base import families, family_of
 from weitiao.families.chat_format import ChatFormat
 from weitiao.families.tokenizer import TextTokenizer
 from weitiao.prediction import label_sets
-from weitiao.prediction.label_scores import Asked, Candidate, LabelScorer
+from weitiao.prediction.label_scores import Asked, LabelScorer
+from weitiao.prediction.label_trees import Candidate
 from weitiao.types import Choice
 
 NATS = 1e-4

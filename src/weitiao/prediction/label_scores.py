@@ -25,30 +25,18 @@ import torch
 from numpy.typing import NDArray
 
 from weitiao.data.collate import packed_batch
-from weitiao.data.pack import Pack, PackRow, Prompt, pack
+from weitiao.data.pack import Pack, Prompt, pack
 from weitiao.engine.forward import Forward
 from weitiao.engine.supervised_loss import CHUNK
 from weitiao.families.chat_format import ChatFormat
 from weitiao.prediction.greedy import greedy
 from weitiao.prediction.label_sets import LabelSets
+from weitiao.prediction.label_trees import Candidate, Scores, Tree, slices, tree_of, tree_row
 from weitiao.prediction.thresholds import decided
 from weitiao.run_folder import Thresholds
 from weitiao.types import Choice, Prediction
 
-Scores = NDArray[np.float64]
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A possible continuation: token sequences, each with what ends it, of which any one is this continuation."""
-
-    paths: tuple[tuple[int, ...], ...]
-
-    @property
-    def size(self) -> int:
-        """Tokens that it adds to a tree; its paths part at their end."""
-        return max(len(path) for path in self.paths) - 1
 
 
 @dataclass(frozen=True)
@@ -172,7 +160,7 @@ class LabelScorer:
             yield whole, found
 
     @torch.inference_mode()
-    def _launch(self, packed: Pack, trees: Sequence[_Tree]) -> Callable[[], list[Scores]]:
+    def _launch(self, packed: Pack, trees: Sequence[Tree]) -> Callable[[], list[Scores]]:
         """Starts to compute a pack, whose rows end in these trees; what is given waits for what each one reads."""
         # Of hidden states there is one for each prompt's last token and each node of its tree.
         firsts = np.cumsum([0, *(len(tree.ids) + 1 for tree in trees)])
@@ -199,31 +187,7 @@ class LabelScorer:
         return found
 
 
-@dataclass(frozen=True)
-class _Tree:
-    """Candidates as a tree. Node 0 is the prompt's last token; node k + 1 is `ids[k]`.
-
-    `read_nodes` and `read_tokens` list the log-probabilities to read, and `read_paths` whose they are; `owners` says
-    to which candidate a path belongs.
-    """
-
-    ids: tuple[int, ...]
-    parents: tuple[int, ...]
-    read_nodes: NDArray[np.int64]
-    read_tokens: NDArray[np.int64]
-    read_paths: NDArray[np.int64]
-    owners: NDArray[np.int64]
-
-    def scores(self, read: Scores) -> Scores:
-        out = np.full(self.owners[-1] + 1, -np.inf)
-        np.logaddexp.at(out, self.owners, np.bincount(self.read_paths, read))
-        return out
-
-    def steps(self, read: Scores) -> list[Scores]:
-        return np.split(read, np.flatnonzero(np.diff(self.read_paths)) + 1)
-
-
-_Found = tuple[int, slice, _Tree, Scores]
+_Found = tuple[int, slice, Tree, Scores]
 """A prompt, some of its candidates, their tree, log-probabilities that were read there."""
 
 
@@ -257,54 +221,14 @@ class _Pieces:
         self.places = [
             (i, part)
             for i, offers in enumerate(wanted.candidates)
-            for part in _parts(offers, batch_tokens - len(asked.prefix) - len(asked.prompts[i].ids))
+            for part in slices(offers, batch_tokens - len(asked.prefix) - len(asked.prompts[i].ids))
         ]
-        self.trees = [_tree(wanted.candidates[i][part]) for i, part in self.places]
-        self.rows = [_row(asked.prompts[i], tree) for (i, _), tree in zip(self.places, self.trees, strict=True)]
+        self.trees = [tree_of(wanted.candidates[i][part]) for i, part in self.places]
+        self.rows = [tree_row(asked.prompts[i], tree) for (i, _), tree in zip(self.places, self.trees, strict=True)]
         # As few packs as hold them, of about one size.
         sizes = [len(row.ids) for row in self.rows]
         packs = -(-sum(sizes) // max(1, batch_tokens - len(asked.prefix) - max(sizes) // 2))
         self.room = min(batch_tokens, len(asked.prefix) + sum(sizes) // packs + max(sizes))
-
-
-@lru_cache(maxsize=4096)
-def _tree(candidates: tuple[Candidate, ...]) -> _Tree:
-    ids: list[int] = []
-    parents: list[int] = []
-    children: dict[tuple[int, int], int] = {}
-    reads: list[tuple[int, int, int]] = []
-    paths = [(owner, path) for owner, candidate in enumerate(candidates) for path in candidate.paths]
-    for number, (_, path) in enumerate(paths):
-        node = 0
-        for token in path[:-1]:
-            reads.append((node, token, number))
-            if (node, token) not in children:
-                ids.append(token)
-                parents.append(node)
-                children[node, token] = len(ids)
-            node = children[node, token]
-        reads.append((node, path[-1], number))
-    nodes, tokens, numbers = (np.array(column) for column in zip(*reads, strict=True))
-    return _Tree(tuple(ids), tuple(parents), nodes, tokens, numbers, np.array([owner for owner, _ in paths]))
-
-
-def _row(prompt: Prompt, tree: _Tree) -> PackRow:
-    last = len(prompt.ids) - 1
-    chain = range(-1, last)
-    nodes = tuple(range(last, last + len(tree.ids) + 1))
-    parents = (*chain, *(last + parent for parent in tree.parents))
-    return PackRow(prompt.ids + tree.ids, nodes, parents=parents, images=prompt.images)
-
-
-def _parts(candidates: tuple[Candidate, ...], room: int) -> Iterator[slice]:
-    """Slices of the candidates whose tokens fit into `room` (each holds at least one candidate)."""
-    start = used = 0
-    for at, candidate in enumerate(candidates):
-        if used + candidate.size > room and at > start:
-            yield slice(start, at)
-            start, used = at, 0
-        used += candidate.size
-    yield slice(start, len(candidates))
 
 
 def _one_behind(items: Iterable[T]) -> Iterator[T]:

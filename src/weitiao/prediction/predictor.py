@@ -30,10 +30,11 @@ from weitiao.model.merge import Merged
 from weitiao.model.placement import place
 from weitiao.prediction.adapter_folder import AdapterFolder, open_folder
 from weitiao.prediction.calibration import given, with_temperature
-from weitiao.prediction.decode import Decoded, Decoder
+from weitiao.prediction.decode import Decoder
 from weitiao.prediction.grammar import GrammarCompiler, Guide
 from weitiao.prediction.greedy import refuse_decoding
 from weitiao.prediction.label_scores import Asked, LabelScorer
+from weitiao.prediction.slot_run import Decoded
 from weitiao.prediction.thresholds import with_thresholds
 from weitiao.prediction.token_places import TokenPlaces
 from weitiao.prediction.windows import Advance, Windows
