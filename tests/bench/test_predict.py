@@ -37,7 +37,8 @@ from weitiao.tracking.screen import Screen
 
 CPU = torch.device("cpu")
 TINY = SHAPES["tiny"].config["vocab_size"]
-HERE = {"weitiao", "tutorial", "hf_batch"}
+OURS = ["weitiao", "weitiao_merged"]
+HERE = {*OURS, "tutorial", "hf_batch"}
 KEYS = {
     *("system", "profile", "samples_per_second", "low", "high", "ratio", "answer_tokens_per_second", "peak_gib"),
     *("first_answer_seconds", "warm_up_seconds", "setting", "equal", "note"),
@@ -129,8 +130,9 @@ def best(found: dict[str, Any], profile: str) -> float:
 
 
 def test_ours_is_the_plain_path(found: dict[str, Any]) -> None:
-    assert [row["equal"] for row in found["rows"] if row["system"] == "weitiao"] == [True, True]
-    assert {one["profile"] for one in found["agreement"]} == {"classification", "ner"}
+    assert [row["equal"] for row in found["rows"] if row["system"] in OURS] == [True] * 4
+    wanted = [(profile, system) for profile in ("classification", "ner") for system in OURS]
+    assert [(one["profile"], one["system"]) for one in found["agreement"]] == wanted
     for one in found["agreement"]:
         assert (one["dtype"], one["rows"], one["same"], one["flipped"]) == ("float32", 6, 1.0, 0.0)
         assert 0 < one["gap"] < 1e-3
@@ -145,7 +147,7 @@ def test_the_table_shows_every_way(found: dict[str, Any]) -> None:
     shown = capture.get()
     assert all(name in shown for name in answerer_names())
     assert "…" not in shown
-    assert shown.count("plain path") == 2
+    assert shown.count("plain path") == 4
 
 
 def test_a_process_of_its_own(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from weitiao.bench.answerer import adapted
-from weitiao.bench.answerers.weitiao import PLAIN, predictor
+from weitiao.bench.answerers.weitiao import PLAIN, Weitiao, predictor
 from weitiao.bench.questions import Questions
 from weitiao.bench.shapes import ModelMaker
 from weitiao.prediction.predictor import Predictor
@@ -22,16 +21,16 @@ MORE = 1.5
 """In 16 bits, times as many may differ from those in float32 as the plain path's own do, and one row."""
 
 
-def agreement(make: ModelMaker, questions: Questions, count: int) -> dict[str, Any]:
-    """Of the first `count` rows: `same`, the share of answers equal to the plain path's; `flipped`, the share that is
-    another when a row is answered alone; `gap`, the largest difference between log-probabilities, in nats, of labels
-    or of whole answers that are equal.
+def agreement(make: ModelMaker, questions: Questions, count: int, kind: type[Weitiao] = Weitiao) -> dict[str, Any]:
+    """Of the first `count` rows, with the adapter as `kind` has it: `same`, the share of answers equal to the plain
+    path's; `flipped`, the share that is another when a row is answered alone; `gap`, the largest difference between
+    log-probabilities, in nats, of labels or of whole answers that are equal.
 
     Random weights decide some answers by less than 16 bits tell apart. So where ours in 16 bits are not the plain
     path's, both are compared with the plain path in float32, of the same weights: `off` and `plain_off`, the shares
     that differ.
     """
-    model = adapted(make)
+    model = kind.model(make)
     examples = questions.examples()[:count]
     plain = answered(predictor(model, questions, **PLAIN), examples, 1)
     ours = predictor(model, questions)

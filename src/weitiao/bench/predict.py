@@ -57,8 +57,10 @@ def bench_predict(request: PredictRequest, screen: Screen) -> dict[str, Any]:
             screen.note(f"{profile}, {request.rows} rows")
             asked = counted(drawn(request, profile, workers.folder), workers, weights.folder, screen)
             lanes = measured(request, asked, weights.folder, workers, screen)
-            found = agreed(request, asked, checked, workers, screen) if OURS in request.systems else []
-            rows += told(lanes, profile, all(one["equal"] for one in found) if found else None)
+            ours = [name for name in present(request) if name in OURS]
+            found = [one for name in ours for one in agreed(name, request, asked, checked, workers, screen)]
+            equal = {name: all(one["equal"] for one in found if one["system"] == name) for name in ours}
+            rows += told(lanes, profile, equal)
             rows += [absent_row(name, profile, why) for name, why in absent(request).items()]
             agreements += found
     about = {"shape": request.shape, "dtype": weights.dtype, "rows": request.rows}
@@ -86,12 +88,12 @@ def counted(asked: Questions, workers: Workers, folder: Path, screen: Screen) ->
     """With the lengths of the answers that our grammar lets the model write; labels have theirs already."""
     if asked.options["name"] != "ner":
         return asked
-    worker = workers.of(answerer_class(OURS))
+    worker = workers.of(answerer_class("weitiao"))
     try:
         worker.ask("first", folder, asked)
         return replace(asked, answers=worker.ask("answer_tokens"))
     except (WorkerFailed, torch.cuda.OutOfMemoryError) as failed:
-        screen.note(f"{OURS}: {failed}; answers of the profile's lengths")
+        screen.note(f"weitiao: {failed}; answers of the profile's lengths")
         return asked
     finally:
         worker.stop()
@@ -113,18 +115,18 @@ def measured(request: PredictRequest, asked: Questions, folder: Path, workers: W
             screen.note(f"{name}: {lane.note}")
     blocks_in_turn(lanes, request, screen)
     for lane in lanes:
-        if lane.name != OURS:
+        if lane.name not in OURS:
             lane.drop()
     return lanes
 
 
 def agreed(
-    request: PredictRequest, asked: Questions, checked: Sequence[Weights], workers: Workers, screen: Screen
+    system: str, request: PredictRequest, asked: Questions, checked: Sequence[Weights], workers: Workers, screen: Screen
 ) -> list[dict[str, Any]]:
-    """Ours against the plain path, with each of the weights; then our process ends."""
-    worker, found = workers.of(answerer_class(OURS)), []
+    """One of ours against the plain path, with each of the weights; then its process ends."""
+    worker, found = workers.of(answerer_class(system)), []
     for weights in checked:
-        named = {"profile": asked.profile, "dtype": weights.dtype, "layers": weights.layers}
+        named = {"system": system, "profile": asked.profile, "dtype": weights.dtype, "layers": weights.layers}
         try:
             one = named | worker.ask("agreement", weights.folder, asked, request.checked)
         except (WorkerFailed, torch.cuda.OutOfMemoryError) as failed:

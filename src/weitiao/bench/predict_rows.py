@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weitiao.bench.predict_lane import Lane
 from weitiao.tracking.machine import GIB
 
-OURS = "weitiao"
+OURS = ("weitiao", "weitiao_merged")
 REFERENCES = ("hf_batch", "hf_generate_batch")
 """Hugging Face's ways; the faster one is what ours is compared with."""
 FIGURES = (
@@ -18,12 +18,12 @@ FIGURES = (
 )
 
 
-def told(lanes: Sequence[Lane], profile: str, equal: bool | None) -> list[dict[str, Any]]:
-    """A row of `--json` for each lane. equal: whether our answers are the plain path's."""
+def told(lanes: Sequence[Lane], profile: str, equal: Mapping[str, bool]) -> list[dict[str, Any]]:
+    """A row of `--json` for each lane. equal: of our ways, whether the answers are the plain path's."""
     speeds = {lane.name: _speed(lane) for lane in lanes if lane.note is None}
     best = max((speed for name, speed in speeds.items() if name in REFERENCES), default=None)
     return [
-        _row(lane, profile, speeds[lane.name], best, equal if lane.name == OURS else None)
+        _row(lane, profile, speeds[lane.name], best, equal.get(lane.name))
         if lane.note is None
         else absent_row(lane.name, profile, lane.note)
         for lane in lanes

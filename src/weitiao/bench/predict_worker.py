@@ -74,7 +74,7 @@ class PredictBench:
         from weitiao.bench.agreement import agreement
 
         self.drop()
-        return agreement(self._maker(folder), questions, count)
+        return agreement(self._maker(folder), questions, count, importlib.import_module(self.module).ANSWERER)
 
     def drop(self) -> None:
         self.answerer = None

@@ -60,8 +60,8 @@ def _of_predictions(row: Row) -> list[str]:
 
 
 def agreement_line(one: Row) -> str:
-    """Ours against the plain path, in a line."""
-    where = f"{one['profile']} against the plain path, {one['dtype']}, {one['layers'] or 'all'} layers"
+    """One of ours against the plain path, in a line."""
+    where = f"{one['profile']}, {one['system']} against the plain path, {one['dtype']}, {one['layers'] or 'all'} layers"
     if one["same"] is None:
         return f"{where}: {one['note']}"
     verdict = "equal" if one["equal"] else "NOT EQUAL"

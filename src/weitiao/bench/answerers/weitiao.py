@@ -22,8 +22,18 @@ PLAIN: dict[str, Any] = {"batch_tokens": 1, "attention": "dense", "fast_layer": 
 class Weitiao(Answerer):
     def prepare(self, make: ModelMaker, questions: Questions) -> None:
         self.questions, self.examples = questions, questions.examples()
-        self.predictor = predictor(_opened(make) or adapted(make), questions)
+        self.predictor = predictor(self.opened(make), questions)
         gc.freeze()  # as `predict` does
+
+    @staticmethod
+    def model(make: ModelMaker) -> Any:
+        """With its adapter."""
+        return adapted(make)
+
+    @staticmethod
+    def opened(make: ModelMaker) -> Any:
+        """The same, as `Predictor.open` opens a run's, where it lies in a folder."""
+        return _bare(make) or adapted(make)
 
     @property
     def setting(self) -> str:
@@ -40,8 +50,7 @@ class Weitiao(Answerer):
         return len(self.questions.chat.answer_ids(answer.text)) + STOP
 
 
-def _opened(make: ModelMaker) -> Any:
-    """The model as `Predictor.open` opens a run's, where it lies in a folder."""
+def _bare(make: ModelMaker) -> Any:
     if make.folder is None or make.device is None:
         return None
     found = outline(make.folder, make.folder / ADAPTER)
