@@ -1,6 +1,6 @@
 """How fast `weitiao check` is on this machine, in rows a second and core, and how much memory it takes.
 
-    python bench/check_speed.py [CONFIG] [--rows 20000] [--repeats 3]
+    python bench/check_speed.py [CONFIG] [--rows 20000] [--length 200] [--repeats 3]
 
 Without CONFIG the rows are texts of 200 characters, made of clauses of Chinese product reviews. Seconds are
 of the processor, summed over its cores, the best of the repeats; each stage is taken alone. Peak memory is that of a
@@ -32,7 +32,6 @@ from weitiao.hub.cache import cache_root
 from weitiao.model.base import open_base
 from weitiao.tasks.base import task_options
 
-LENGTH = 200
 MODEL = "pypi:smollm2-135m-instruct"
 WANTED = {"read and typed": 50_000, "checked": 20_000, "tokenised": 12_000, "near texts": 5_000}
 """Rows a second and core."""
@@ -42,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", nargs="?")
     parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("--length", type=int, default=200, help="Characters of a text.")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peak", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -49,16 +49,16 @@ def main() -> None:
         print(_peak(asked.peak))
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = asked.config or str(_made(Path(folder), asked.rows))
+        path = asked.config or str(_made(Path(folder), asked.rows, asked.length))
         _speeds(load_config(path), asked.repeats)
-        sizes = [path] if asked.config else [path, str(_made(Path(folder) / "4", 4 * asked.rows))]
+        sizes = [path] if asked.config else [path, str(_made(Path(folder) / "4", 4 * asked.rows, asked.length))]
         for size in sizes:
             parallel = {**os.environ, "TOKENIZERS_PARALLELISM": "true"}
             told = subprocess.check_output([sys.executable, __file__, "--peak", size], text=True, env=parallel)
             print(told.strip())
 
 
-def _made(folder: Path, rows: int) -> Path:
+def _made(folder: Path, rows: int, length: int) -> Path:
     """A config with so many training rows, of clauses drawn at random."""
     source = cache_root() / "data" / "product-reviews"
     fetch("product-reviews", source, overwrite=True)
@@ -69,9 +69,9 @@ def _made(folder: Path, rows: int) -> Path:
     with (folder / "rows.jsonl").open("w", encoding="utf-8") as file:
         for at in range(rows):
             text = ""
-            while len(text) < LENGTH:
+            while len(text) < length:
                 text += rng.choice(clauses)
-            row = {"text": text[:LENGTH], "label": read[at % len(read)]["label"]}
+            row = {"text": text[:length], "label": read[at % len(read)]["label"]}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
     config = {
         "task": {"name": "classification"},

@@ -10,7 +10,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "train": "weitiao.training.train",
+    "train": "weitiao.check.first",
     "load": "weitiao.prediction.predictor",
     "evaluate": "weitiao.prediction.evaluate",
     "load_config": "weitiao.config",

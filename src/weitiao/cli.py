@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a bug of ours (with its traceback), 2 something that the u
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
@@ -92,11 +93,9 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
 ) -> None:
     """Fine-tune, measure, and leave a run folder. The same command goes on with an unfinished run."""
-    from weitiao.config import load_config
-    from weitiao.training.train import train as start
+    from weitiao.check.first import train as start
 
-    settings = load_config(config, overrides or [])
-    metrics = start(settings, overwrite=overwrite)
+    metrics = start(config, overrides or [], overwrite=overwrite)
     _show_metrics(metrics)
 
 
@@ -110,7 +109,7 @@ def check(
     ] = None,
     gpu: Annotated[
         str | None,
-        typer.Option(help="Card to reckon the cost for, such as 4090, a10, h100, or cpu; by default what is here."),
+        typer.Option(help="Card to reckon the cost for: 4090, a10, h100 …, or cpu; by default what is here."),
     ] = None,
     price: Annotated[float | None, typer.Option(help="Of an hour of it, in any currency.", min=0)] = None,
 ) -> None:
@@ -414,6 +413,10 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    for stream in (sys.stdout, sys.stderr):
+        # A pipe on Windows has no sign for much of what is printed; an escape is better than a traceback.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
     except WeitiaoError as error:

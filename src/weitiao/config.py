@@ -52,8 +52,9 @@ class ModelSection(Section):
     """Family of the model; by default found from its `config.json`."""
     cache_dir: str | None = None
     """Where hub models and converted GGUF weights are kept; by default the hubs' own caches and `~/.cache/weitiao`."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Type of the frozen weights; `auto` is bfloat16 on a GPU and float32 on a CPU."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Type of the frozen weights; `auto` is bfloat16 on a GPU, float16 on a CUDA card before Ampere (compute capability
+    8.0), and float32 on a CPU and on Apple's GPU. With float16 layers are left to transformers."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where the model runs; `auto` takes a GPU when there is one."""
     placement: Literal["auto", "one", "spread", "nf4"] = "auto"
@@ -153,6 +154,9 @@ class TrainingSection(Section):
     on_cpu: Literal["refuse", "allow"] = "refuse"
     """Whether a model of more than a billion parameters may be trained on a CPU, which takes days: `refuse` says how
     long, `allow` does it."""
+    check_first: bool = True
+    """Look at the rows as `weitiao check` does before anything else: errors stop the run, and warnings get a line each.
+    What was found of the same rows before is known at once."""
 
     @field_validator("warmup_steps")
     @classmethod

@@ -111,9 +111,7 @@ def _bits(value: Any) -> str:
 
 
 def _dtype(value: Any) -> Any:
-    if value in ("float16", "fp16"):
-        raise ValueError("float16 is not trained in, for its gradients overflow; use bfloat16, or float32 on a CPU")
-    return {"bf16": "bfloat16", "fp32": "float32"}.get(value, value)
+    return {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}.get(value, value)
 
 
 def _columns(value: Any) -> Any:
@@ -197,8 +195,8 @@ TABLE: dict[str, Row] = {
     "model": Renamed("model.name", of=SWIFT),
     "model_id_or_path": Renamed("model.name", of=SWIFT),
     "cache_dir": Renamed("model.cache_dir", of=FACTORY),
-    "torch_dtype": Renamed("model.dtype", _dtype, "float16 is refused", SWIFT),
-    "infer_dtype": Renamed("model.dtype", _dtype, "float16 is refused", FACTORY),
+    "torch_dtype": Renamed("model.dtype", _dtype, of=SWIFT),
+    "infer_dtype": Renamed("model.dtype", _dtype, of=FACTORY),
     "quantization_bit": Renamed("model.placement", _bits, "`4` is `nf4`; others are refused", FACTORY),
     "quant_bits": Renamed("model.placement", _bits, "`4` is `nf4`; others are refused", SWIFT),
     "quantization_method": NotNeeded("4 bits are by bitsandbytes", ("bnb", "bitsandbytes"), FACTORY),
@@ -350,7 +348,7 @@ TABLE: dict[str, Row] = {
     "save_only_model": NotNeeded("a checkpoint is small, and a run goes on from it"),
     "bf16": NotNeeded("a GPU computes in bfloat16, a CPU in float32; model.dtype says otherwise"),
     "pure_bf16": NotNeeded("a GPU computes in bfloat16; adapters are float32", of=FACTORY),
-    "fp16": Refused("float16 is not trained in, for its gradients overflow; leave it out, and bfloat16 is used"),
+    "fp16": NotNeeded("a card before Ampere computes in float16, a newer one in bfloat16; model.dtype says otherwise"),
     "tf32": NotNeeded(ENGINE),
     "fp8": Refused("weights are in 16 bits or, as nf4, in 4", FACTORY),
     "flash_attn": NotNeeded(ENGINE, of=FACTORY),

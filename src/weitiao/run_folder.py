@@ -31,7 +31,7 @@ from pydantic import Field
 from weitiao.config import SCHEMA_VERSION, RunConfig, Section, dump_yaml, load_config, validated
 from weitiao.errors import CheckpointError, ConfigError
 
-NO_RESULT: dict[str, Any] = {"tracking": True, "training": {"keep_checkpoints", "on_cpu"}}
+NO_RESULT: dict[str, Any] = {"tracking": True, "training": {"keep_checkpoints", "on_cpu", "check_first"}}
 """Of a config, what changes no result."""
 MANIFEST = "files.json"
 TASK_FILE = "task.json"
@@ -158,7 +158,8 @@ class RunFolder:
     def refuse_other(self, config: RunConfig, data: dict[str, Any]) -> None:
         """ConfigError with the difference when the folder belongs to another config or to other data.
 
-        What changes no result makes no other run: `tracking`, how many checkpoints are kept, leave to use a CPU.
+        What changes no result makes no other run: `tracking`, how many checkpoints are kept, leave to use a CPU,
+        whether rows are checked first.
         """
         before, after = (c.model_dump(mode="json", exclude=NO_RESULT) for c in (self.read_config(), config))
         changes = [*_differences(before, after), *_differences(self.read_data(), data)]
@@ -299,10 +300,10 @@ def _sha256(path: Path) -> str:
 
 
 def _to_disk(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    except OSError:  # some systems cannot sync a folder
-        pass
-    finally:
-        os.close(handle)
+    """As far as the system can: Windows opens no folder, and syncs no file that was opened to be read."""
+    with contextlib.suppress(OSError):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -18,18 +18,21 @@ from weitiao.training.guards import GradientGuard, NonFiniteError
 from weitiao.training.loop import Loop
 
 
-@pytest.fixture
-def guarded() -> tuple[torch.nn.Parameter, torch.optim.AdamW, GradientGuard]:
+@pytest.fixture(params=[{"cpu", "cuda"}, {"cuda"}], ids=["read by the optimizer", "read by the guard"])
+def guarded(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> tuple[torch.nn.Parameter, torch.optim.AdamW, GradientGuard]:
+    monkeypatch.setattr("weitiao.training.guards.READ_ON", request.param)
     parameter = torch.nn.Parameter(torch.tensor([1.0, -2.0]))
     optimizer = torch.optim.AdamW([parameter], lr=0.1, weight_decay=0.1, fused=True)
     return parameter, optimizer, GradientGuard(optimizer, torch.device("cpu"))
 
 
 def one_update(guarded: Any, gradient: list[float], step: int, limit: float = 1.0) -> torch.Tensor:
-    parameter, optimizer, guard = guarded
+    parameter, _, guard = guarded
     parameter.grad = torch.tensor(gradient)
     norm = guard.clip([parameter], limit)
-    optimizer.step()
+    guard.update()
     guard.note(step)
     return norm
 

@@ -90,14 +90,14 @@ class PredictBench:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         elif CLEAR.exists():
-            CLEAR.write_text(RESET_PEAK)
+            CLEAR.write_text(RESET_PEAK, "ascii")
 
     def _peak(self) -> int | None:
         import torch
 
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated()
-        found = re.search(r"^VmHWM:\s+(\d+) kB", STATUS.read_text(), re.MULTILINE) if STATUS.exists() else None
+        found = re.search(r"^VmHWM:\s+(\d+) kB", STATUS.read_text("utf-8"), re.MULTILINE) if STATUS.exists() else None
         return int(found[1]) * 1024 if found else None
 
 

@@ -29,11 +29,11 @@ class Finding:
     examples: list[tuple[str, str]] = field(default_factory=list)
     """(place, text)"""
 
-    def add(self, place: str, text: str = "") -> None:
-        """Count one more, and keep it as an example when it is one of the first."""
+    def add(self, place: str, text: str = "", most: int = LONGEST_EXAMPLE) -> None:
+        """Count one more, and keep it as an example when it is one of the first. most: characters of the text."""
         self.count += 1
         if len(self.examples) < MOST_EXAMPLES:
-            self.examples.append((place, clipped(text)))
+            self.examples.append((place, clipped(text, most)))
 
     def name_first(self, found: Sequence[T] | NDArray[Any], told: Callable[[Any], tuple[str, str]]) -> None:
         """Keep the first of what was counted as examples; told: the place and text of one."""

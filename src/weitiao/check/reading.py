@@ -9,7 +9,7 @@ from typing import Any, overload
 from weitiao.check.finding import Finding
 from weitiao.config import DataSection
 from weitiao.data.source import data_file, iter_rows
-from weitiao.data.splits import named_files, split_of
+from weitiao.data.splits import named_files, no_row_to_train_on, split_of
 from weitiao.errors import DataError, WeitiaoError
 from weitiao.tasks.base import Example, Task, TaskOptions, task_class
 from weitiao.types import Row
@@ -57,7 +57,7 @@ class Trouble:
     def add(self, error: WeitiaoError, number: int | None = None, name: str | None = None) -> None:
         place, _, said = str(error).partition(": ")
         name = name or error.finding
-        self._found.setdefault(name, Finding(name, "error")).add(place, said)
+        self._found.setdefault(name, Finding(name, "error")).add(place, said, most=len(said))
         if number is not None:
             self.numbers.append(number)
 
@@ -116,8 +116,11 @@ def task_of(data: DataSection, options: TaskOptions) -> Task:
         data_file(path)
     kind = task_class(options.name)
     most = None if kind.has_labels else FIRST_ROWS
+    rows = _TrainingRows(data, most)
+    if data.split_field and not rows and not rows.broken:
+        raise no_row_to_train_on(data)
     try:
-        return kind(kind.resolve(options, _TrainingRows(data, most)))
+        return kind(kind.resolve(options, rows))
     except DataError as error:
         good = _TrainingRows(data, most, lambda row: _resolves(kind, options, row))
         if not good:

@@ -57,10 +57,10 @@ def verdict(result: Mapping[str, Any]) -> str:
 
 
 def common_folder(result: Mapping[str, Any]) -> str:
-    """The folder of all files where there are several, with a slash at its end; else nothing."""
+    """The folder of all files where there are several, with a separator at its end; else nothing."""
     folders = {os.path.dirname(path) for path in result["files"]}
     folder = folders.pop() if len(folders) == 1 else ""
-    return f"{folder}/" if folder else ""
+    return os.path.join(folder, "") if folder else ""
 
 
 def _lengths(tokens: Mapping[str, Any]) -> Iterator[Text]:

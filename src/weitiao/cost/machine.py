@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from weitiao.config import ModelSection, nearest
 from weitiao.cost import at_hand
-from weitiao.cost.cards import KINDS, OLDEST, Kind, known
+from weitiao.cost.cards import KINDS, OLDEST, Kind, called, known
 from weitiao.errors import ConfigError
 from weitiao.training.on_cpu import PRODUCT, best_rate
 
@@ -49,14 +49,14 @@ def named(gpu: str) -> Machine:
     key = gpu.lower().strip()
     if key == "cpu":
         return this_cpu()
-    if key not in KINDS:
+    kind = called(key)
+    if kind is None:
         hint = nearest(key, KINDS)
         raise ConfigError(
             f"--gpu {gpu}: no such card in the table"
             + (f"; did you mean {hint}?" if hint else "")
             + f" (choices: {', '.join([*KINDS, 'cpu'])})"
         )
-    kind = KINDS[key]
     return _of(kind, kind.gib, kind.name)
 
 

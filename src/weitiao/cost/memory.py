@@ -55,7 +55,8 @@ def memory(config: RunConfig, model: Model, work: Work, machine: Machine) -> Mem
     available = None if machine.gib is None else int(machine.gib * GIB)
     sizes = sizes_of(model.shapes, size)
     placement, placed = _placed(config, sizes, available, machine)
-    ours = config.engine.packing and config.engine.fast_layer and placement != "nf4"
+    half = config.model.dtype == "float16" or (config.model.dtype == "auto" and not machine.kernels)
+    ours = config.engine.packing and config.engine.fast_layer and placement != "nf4" and not half
     weights = sizes["nf4" if placement == "nf4" else "one"] + (model.widths.copied if ours else 0)
     weights += 0 if machine.cpu else WORKSPACE
     reckoned = _Reckoned(config, model, work, weights, machine.cpu, ours)
@@ -69,7 +70,7 @@ def memory(config: RunConfig, model: Model, work: Work, machine: Machine) -> Mem
 
 def _size(config: RunConfig, machine: Machine) -> int:
     """Bytes of a weight that is not in 4 bits."""
-    return {"auto": 4 if machine.cpu else 2, "float32": 4, "bfloat16": 2}[config.model.dtype]
+    return {"auto": 4 if machine.cpu else 2, "float32": 4}.get(config.model.dtype, 2)
 
 
 def _placed(config: RunConfig, sizes: dict[str, int], available: int | None, machine: Machine) -> tuple[Kind, bool]:

@@ -113,8 +113,13 @@ def _rows_by_field(data: DataSection) -> dict[str, list[Row]]:
     for row in read_rows(data.train, data):
         rows[split_of(row, str(data.split_field))].append(row)
     if not rows["train"]:
-        raise DataError(f"{data.train}: no row's {data.split_field!r} is 'train'; mark the rows to train on")
+        raise no_row_to_train_on(data)
     return rows
+
+
+def no_row_to_train_on(data: DataSection) -> DataError:
+    """Of a file whose rows say their split."""
+    return DataError(f"{data.train}: no row's {data.split_field!r} is 'train'; mark the rows to train on")
 
 
 def split_of(row: Row, name: str) -> str:

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from weitiao.config import ModelSection
 from weitiao.doctor.builds import install, oldest_torch
 from weitiao.doctor.facts import Card, Facts, numbers
 
 Mark = Literal["ok", "note", "mend"]
 ENGINE = (8, 0)
 """Compute capability from which on the engine's kernels run (`engine/attention_plan.py`)."""
-HALF = (7, 5)
-"""From which on a card computes quickly in float16, though not in bfloat16."""
 FULL_GIB, TIGHT_GIB = 2.0, 20.0
 """Free disk: too little for a small model and a run; too little for a model of 7 billion parameters in 16 bits."""
 LITTLE_MEMORY_GIB = 7.5
@@ -42,11 +39,7 @@ def tier(card: Card) -> str:
     """How models are computed on a card."""
     if card.capability is None:
         return "unknown"
-    capability = numbers(card.capability)
-    if capability >= ENGINE:
-        return "engine"
-    half = "float16" in get_args(ModelSection.model_fields["dtype"].annotation)
-    return "plain, float16" if capability >= HALF and half else "plain"
+    return "engine" if numbers(card.capability) >= ENGINE else "plain, float16"
 
 
 def _cards(facts: Facts) -> Iterator[Finding]:
@@ -67,7 +60,9 @@ def _cards(facts: Facts) -> Iterator[Finding]:
         elif how == "unknown":
             yield Finding("note", f"{several}{name}: its compute capability is told by a newer driver, or by torch")
         else:
-            yield Finding("note", f"{several}{name}: the {how} path; the engine needs compute capability 8.0 or newer")
+            yield Finding(
+                "note", f"{several}{name}: the plain path, in float16; the engine needs compute capability 8.0 or newer"
+            )
     if len(facts.cards) > 1:
         yield Finding("note", f"{len(facts.cards)} cards: a run uses one; a model that does not fit is spread over all")
 

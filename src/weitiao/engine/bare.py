@@ -30,9 +30,12 @@ READERS = 4
 def open_bare(outline: Outline, device: torch.device, dtype: torch.dtype) -> Bare | None:
     """The model with its weights on a device, in evaluation mode; the adapter's are float32, as PEFT has them.
 
-    None where head and embeddings are said to be the same and are stored with different values: of that, transformers
-    makes what it likes. Raises ModelError when the weights cannot be read.
+    None in float16, which our layers do not compute, and where head and embeddings are said to be the same and are
+    stored with different values: of that, transformers makes what it likes. Raises ModelError when the weights cannot
+    be read.
     """
+    if dtype == torch.float16:
+        return None
     # By its number: which card is the current one, each thread says for itself.
     device = torch.empty(0, device=device).device
     tensors = _read(outline.tensors, device, dtype)

@@ -113,6 +113,8 @@ def unfit(body: Any) -> str | None:
         return f"{name} is not known to it"
     if body.config.hidden_act != "silu":
         return f"its activation is {body.config.hidden_act}"
+    if body.norm.weight.dtype == torch.float16:
+        return "weights in float16"
     if getattr(body, "has_sliding_layers", False):
         return "some of its layers see a window"
     for layer in body.layers:

@@ -12,6 +12,9 @@ from weitiao.families.base import model_config
 from weitiao.model.placement import Kind, load_options
 from weitiao.model.quiet import quiet
 
+OLDEST_OF_BFLOAT16 = (8, 0)
+"""Compute capability below which a card imitates bfloat16, many times slower than float16."""
+
 
 def choose_device(wanted: str) -> torch.device:
     """The device for `model.device`; ConfigError when it is not there."""
@@ -26,10 +29,13 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on a GPU and float32 on a CPU, where 16-bit arithmetic is many times slower."""
-    if wanted == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return getattr(torch, wanted)
+    """`auto` is bfloat16 on a CUDA card, float16 on one that is too old for that, and float32 on a CPU, where 16-bit
+    arithmetic is many times slower."""
+    if wanted != "auto":
+        return getattr(torch, wanted)
+    if device.type != "cuda":
+        return torch.float32
+    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= OLDEST_OF_BFLOAT16 else torch.float16
 
 
 def load_model(folder: Path, device: torch.device, dtype: torch.dtype, kind: Kind = "one") -> Any:

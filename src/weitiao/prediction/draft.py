@@ -41,7 +41,7 @@ class Printed:
         """Nothing to do."""
 
     def add(self, examples: Sequence[Example], records: Records, withheld: int) -> None:
-        sys.stdout.write(_lines(records))
+        sys.stdout.write(_lines(records, escaped=not can_write_all(sys.stdout.encoding)))
         sys.stdout.flush()
         self.rows += len(records)
         self.withheld += withheld
@@ -129,8 +129,13 @@ class Draft:
             return None
 
 
-def _lines(records: Records) -> str:
-    return "".join(json.dumps(record, ensure_ascii=False, default=str) + "\n" for record in records)
+def can_write_all(encoding: str | None) -> bool:
+    """Whether a stream of that encoding has every character; a pipe on Windows may have no Chinese at all."""
+    return (encoding or "utf-8").lower().replace("-", "").startswith("utf")
+
+
+def _lines(records: Records, escaped: bool = False) -> str:
+    return "".join(json.dumps(record, ensure_ascii=escaped, default=str) + "\n" for record in records)
 
 
 def _identity(example: Example) -> bytes:

@@ -74,7 +74,9 @@ class Text:
 class Model:
     def __init__(self, base):
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        dtype = torch.float32
+        if device.type == "cuda":  # cards before compute capability 8.0 imitate bfloat16, slowly
+            dtype = torch.bfloat16 if torch.cuda.get_device_capability() >= (8, 0) else torch.float16
         revision = SETTINGS["base_revision"] if base == SETTINGS["base_model"] else None
         options = {"revision": revision, "dtype": dtype, "attn_implementation": "sdpa"}
         model: Any = AutoModelForCausalLM.from_pretrained(base, **options)

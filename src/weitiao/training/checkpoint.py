@@ -27,6 +27,9 @@ class Progress:
     best_value: float | None = None
     evaluations_without_gain: int = 0
     finished: bool = False
+    loss_scale: float | None = None
+    """Of a training in float16 (`guards.py`)."""
+    without_overflow: int = 0
 
 
 def save_checkpoint(

@@ -30,7 +30,7 @@ from weitiao.run_folder import RunFolder, TaskFile, whole_folder
 from weitiao.tracking.record import Record
 from weitiao.tracking.screen import Screen
 from weitiao.training.checkpoint import Progress, load_checkpoint, save_checkpoint, write_adapter
-from weitiao.training.guards import GradientGuard, NonFiniteError
+from weitiao.training.guards import GradientGuard, LossScale, NonFiniteError
 from weitiao.training.schedule import learning_rate_shares
 from weitiao.types import Encoded
 
@@ -97,6 +97,7 @@ class Loop:
         )
         self.share_of_rate = learning_rate_shares(section.lr_scheduler_type, section.warmup_steps, self.total)
         self.guard = GradientGuard(self.optimizer, forward.device)
+        self.scale = LossScale(None, 0) if forward.head.weight.dtype == torch.float16 else None
         self._norm = torch.zeros((), device=forward.device)
         self._change_weights: Callable[[], None] = self._changed
         if self.graphs is not None:
@@ -109,6 +110,8 @@ class Loop:
     def resume(self, folder: Any) -> None:
         """Go on from a checkpoint folder."""
         self.progress = load_checkpoint(folder, self.model, self.optimizer)
+        if self.scale is not None:
+            self.scale = LossScale(self.progress.loss_scale, self.progress.without_overflow)
 
     def run(self, folder: RunFolder, told: TaskFile, evaluate: Evaluate | None, log: Record, screen: Screen) -> None:
         """Train to the end; the best adapter is in `folder.adapter` afterwards.
@@ -157,6 +160,9 @@ class Loop:
         gradient = self._recorded_gradient if self.graphs else self._gradient
         loss, tokens = gradient(members, share, noise)
         self._change_weights()
+        while self.scale is not None and self.scale.again(self.guard.raised):
+            loss, tokens = gradient(members, share, noise)
+            self._change_weights()
         self.guard.note(number)
         return Step(loss, self._norm.clone(), rate, len(members), tokens)
 
@@ -169,7 +175,7 @@ class Loop:
             self._seed_dropout(noise + at)
             with self.accelerator.autocast():
                 loss = self.forward.loss(batch) * share
-            self.accelerator.backward(loss)
+            self.accelerator.backward(loss if self.scale is None else loss * self.scale.value)
             total += loss.detach().to(total.device)
         return total, sum(batch.input_ids.numel() for batch in batches)
 
@@ -185,9 +191,11 @@ class Loop:
 
     def _changed(self) -> None:
         """Gradients to weights; of what a graph holds, nothing moves."""
+        if self.scale is not None:
+            self.scale.unscale(self.parameters)
         norm = self.guard.clip(self.parameters, self.config.training.max_grad_norm)
         self._norm.copy_(norm)
-        self.optimizer.step()
+        self.guard.update()
         self.optimizer.zero_grad(set_to_none=self.graphs is None)
 
     def _seed_dropout(self, number: int) -> None:
@@ -274,9 +282,10 @@ class Loop:
         if bad is not None:
             section = self.config.training
             members = samples_of_step(len(self.rows), section.samples_per_step, self.config.run.seed, bad)
+            hint = "; float16 overflows sooner than other types: model.dtype=float32" if self.scale else ""
             raise NonFiniteError(
                 f"step {bad + 1}: the gradient is not finite; that update was left out, and nothing was saved since. "
-                f"Lower training.learning_rate, or look at its rows: {', '.join(self.places[i] for i in members)}"
+                f"Lower training.learning_rate, or look at its rows: {', '.join(self.places[i] for i in members)}{hint}"
             )
 
     def _evaluate(self, evaluate: Evaluate, folder: RunFolder, told: TaskFile, log: Record, screen: Screen) -> None:
@@ -309,5 +318,7 @@ class Loop:
 
     def _save(self, folder: RunFolder, told: TaskFile) -> None:
         self._refuse_non_finite()
+        if self.scale is not None:
+            self.progress.loss_scale, self.progress.without_overflow = self.scale.value, self.scale.without
         save_checkpoint(folder.checkpoint(self.progress.step), self.model, told, self.optimizer, self.progress)
         folder.keep_checkpoints(self.progress.best_step, self.config.training.keep_checkpoints)

@@ -67,7 +67,8 @@ def _train(
     base.fingerprint  # noqa: B018  (damaged weights are told here)
     encoder = base.encoder(task, config.data.max_length, base.image_limits(config.data))
     building = Building()
-    if config.model.device != "cpu" and config.engine.fast_layer and config.engine.triton and config.engine.packing:
+    kernels = config.engine.fast_layer and config.engine.triton and config.engine.packing
+    if kernels and config.model.device in ("auto", "cuda") and config.model.dtype != "float16":
         building = build_ahead(
             base.folder, config.lora.r, config.lora.lora_dropout > 0, config.model.cache_dir, config.model.dtype
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 from weitiao.check.base import Batch, Check, Setting
 from weitiao.check.finding import Finding
@@ -53,19 +54,19 @@ class Pictures(Check):
                     self._look(path, facts.digest, facts.height, facts.width, example.row.place)
 
     def _look(self, path: str, digest: str, height: int, width: int, place: str) -> None:
-        size = f"{path.rsplit('/', 1)[-1]}: {width} × {height}"
+        size = f"{Path(path).name}: {width} × {height}"
         if min(height, width) < SMALL:
             self._found["small-image"].add(place, size)
         if height * width > LARGE:
             self._found["large-image"].add(place, size)
         first, where = self._first.setdefault(digest, (path, place))
         if first != path:
-            self._found["repeated-image"].add(f"{place} = {where}", path.rsplit("/", 1)[-1])
+            self._found["repeated-image"].add(f"{place} = {where}", Path(path).name)
 
     def findings(self, table: Table) -> Iterator[Finding]:
         for digest, place in self._held.items():
             if digest in self._trained:
-                self._found["image-leakage"].add(place, self._first[digest][0].rsplit("/", 1)[-1])
+                self._found["image-leakage"].add(place, Path(self._first[digest][0]).name)
         for name in ("small-image", "image-leakage"):
             self._found[name].level = "warning"
         for name, finding in self._found.items():
