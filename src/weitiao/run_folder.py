@@ -29,7 +29,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from weitiao.config import SCHEMA_VERSION, RunConfig, Section, dump_yaml, load_config, validated
-from weitiao.errors import CheckpointError, ConfigError
+from weitiao.errors import CheckpointError, ConfigError, shown
 
 NO_RESULT: dict[str, Any] = {"tracking": True, "training": {"keep_checkpoints", "on_cpu"}}
 """Of a config, what changes no result."""
@@ -285,12 +285,7 @@ def _differences(before: Any, after: Any, key: str = "") -> Iterator[str]:
         for name in [*before, *(n for n in after if n not in before)]:
             yield from _differences(before.get(name), after.get(name), f"{key}.{name}" if key else name)
     elif before != after:
-        yield f"{key}: {_short(before)} → {_short(after)}"
-
-
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else text[:37] + "..."
+        yield f"{key}: {shown(before, 40)} → {shown(after, 40)}"
 
 
 def _sha256(path: Path) -> str:
