@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -41,6 +42,12 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     for name, values in sorted(systems.items(), key=lambda item: -item[1][headline]):
         table.add_row(NAMES.get(name, name), *(_cell(values, column, column == headline) for column in columns))
     return table
+
+
+def show_metrics(metrics: Mapping[str, Any]) -> None:
+    """The same on this terminal, where any system was measured."""
+    if metrics["systems"]:
+        Console().print(metrics_table(metrics))
 
 
 def predictions_table(rows: Sequence[Mapping[str, Any]], text_field: str = "text") -> Table:
