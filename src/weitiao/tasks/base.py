@@ -131,16 +131,19 @@ class Task(ABC):
             raise ImageError(f"{row.place}: {error}") from None
 
     @classmethod
+    def _wanted(cls, row: Row, name: str) -> str:
+        """What an error says of one of our fields that a row lacks."""
+        names = " or ".join(map(repr, cls.fields[name]))
+        return f"wanted a field {names} (or set data.columns.{name}), found {_listed(row.fields)}"
+
+    @classmethod
     def text_of(cls, row: Row, optional: bool = False) -> str:
         """The row's text; DataError when it is not text, or missing or empty unless it is `optional`."""
         value = cls.field(row, "text")
         if optional and (value is None or value == ""):
             return ""
         if value is None:
-            raise DataError(
-                f"{row.place}: no text; wanted a field {' or '.join(map(repr, cls.fields['text']))} "
-                f"(or set data.columns.text), found {_listed(row.fields)}"
-            )
+            raise DataError(f"{row.place}: no text; {cls._wanted(row, 'text')}")
         if not isinstance(value, str):
             raise DataError(f"{row.place}: the text must be a string, found {type(value).__name__} {value!r:.60}")
         if not value.strip():

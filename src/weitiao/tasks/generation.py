@@ -146,10 +146,7 @@ class Generation(Task):
     def _references(self, row: Row) -> tuple[str, ...]:
         value = self.field(row, "answer")
         if value is None:
-            raise DataError(
-                f"{row.place}: no answer; wanted a field {' or '.join(map(repr, self.fields['answer']))} "
-                f"(or set data.columns.answer), found {', '.join(map(str, row.fields)) or 'nothing'}"
-            )
+            raise DataError(f"{row.place}: no answer; {self._wanted(row, 'answer')}")
         found = value if isinstance(value, list | tuple) else [value]
         # The questions of VQA have {"answer": "dog", "answer_confidence": "yes"}.
         found = [item.get("answer") if isinstance(item, Mapping) else item for item in found]
