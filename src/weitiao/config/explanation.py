@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -25,6 +25,13 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     """The one of `words` that `word` most likely meant, or None."""
     found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
     return found[0] if found else None
+
+
+def suggestion(word: str, words: Collection[str], otherwise: str | None = None) -> str:
+    """How an error ends that was caused by a word which is none of `words`: with the one that was meant, or else with
+    `otherwise`, by default all of them."""
+    meant = nearest(word, words)
+    return f"did you mean {meant!r}?" if meant else otherwise or f"choices: {', '.join(words)}"
 
 
 def _explain(model: type[BaseModel], error: ValidationError) -> str:

@@ -1,4 +1,4 @@
-"""Who attends to whom in a pack, and which of four ways computes it, for transformers' layers as one attention function.
+"""Who attends to whom in a pack, and which of four ways computes it; for transformers, one attention function.
 
 Each token of a row sees the shared prefix and its own row up to itself; in a tree of answers it sees its ancestors.
 

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from weitiao.config import nearest
+from weitiao.config import suggestion
 from weitiao.errors import DataError
 from weitiao.images import IMAGE_NAMES
 from weitiao.metrics.captions import words
@@ -59,8 +59,7 @@ class GenerationOptions(TaskOptions):
     def _known(cls, metrics: list[str] | None) -> list[str] | None:
         for name in metrics or ():
             if name not in METRICS:
-                hint = nearest(name, METRICS)
-                raise ValueError(f"no metric {name!r}; " + (f"did you mean {hint!r}?" if hint else ", ".join(METRICS)))
+                raise ValueError(f"no metric {name!r}; {suggestion(name, METRICS)}")
         return metrics
 
 
