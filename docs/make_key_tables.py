@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from weitiao.other_spellings import BATCH, FACTORY, SWIFT, TABLE, NotNeeded, Refused, Renamed, Row
+from weitiao.other_spellings.kinds import FACTORY, SWIFT, NotNeeded, Refused, Renamed, Row
+from weitiao.other_spellings.table import BATCH, TABLE
 
 HERE = Path(__file__).parent
 PAGES = {HERE / "from-llama-factory.md": FACTORY, HERE / "from-ms-swift.md": SWIFT}

@@ -155,7 +155,7 @@ def test_a_file_that_is_no_config(tmp_path, content, message):
 
 
 def test_an_unknown_config_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("weitiao.config.SHIPPED", tmp_path)
+    monkeypatch.setattr("weitiao.config.load.SHIPPED", tmp_path)
     (tmp_path / "qwen2-ner.yaml").write_text(yaml.safe_dump(SMALL), "utf-8")
     assert resolve_config("qwen2-ner") == tmp_path / "qwen2-ner.yaml"
     assert load_config("qwen2-ner", ["lora.r=4"]).lora.r == 4

@@ -33,6 +33,7 @@ ORDER = (
         "training",
         "standalone · cost",
         "init · check · preview · demo · export · serve · bench · doctor · runs · curve",
+        "commands",
         "cli",
         "__main__",
     ),

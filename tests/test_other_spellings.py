@@ -7,7 +7,9 @@ import yaml
 
 from weitiao.config import SHIPPED, RunConfig, dump_yaml, load_config
 from weitiao.errors import ConfigError
-from weitiao.other_spellings import BATCH, TABLE, NotNeeded, Refused, Renamed, is_theirs, turned
+from weitiao.other_spellings.kinds import NotNeeded, Refused, Renamed
+from weitiao.other_spellings.table import BATCH, TABLE
+from weitiao.other_spellings.turning import is_theirs, turned
 
 SMALL = {"task": {"name": "ner"}, "model": {"name": "m"}, "data": {"train": "train.jsonl"}}
 SECTIONS = {

@@ -4,6 +4,9 @@ The command line prints the message alone and exits with code 2; a library user 
 Anything else that escapes is a bug of ours and keeps its traceback.
 """
 
+import json
+from typing import Any
+
 
 class WeitiaoError(Exception):
     """Base of every error that names something that the user can change."""
@@ -53,3 +56,9 @@ class ModelError(WeitiaoError):
 def first_line(error: BaseException | str) -> str:
     """What another library's error says, on one line; its kind when it says nothing."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """A value in an error, at most so many characters of it."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= most else text[: most - 3] + "..."

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weitiao.config import ModelSection, nearest
+from weitiao.config import ModelSection, suggestion
 from weitiao.errors import ConfigError, ModelError
 from weitiao.families.base import model_config
 from weitiao.model.base import open_base
@@ -48,10 +48,7 @@ def export(run: str | Path, dest: str | Path, format: str, screen: Screen | None
     """
     dest, screen = Path(dest), screen or Screen(silent=True)
     if format not in FORMATS:
-        hint = nearest(format, FORMATS)
-        raise ConfigError(
-            f"no export format {format!r}; " + (f"did you mean {hint!r}?" if hint else f"choose {', '.join(FORMATS)}")
-        )
+        raise ConfigError(f"no export format {format!r}; {suggestion(format, FORMATS)}")
     if dest.exists():
         raise ConfigError(f"{dest}: is there already; name a new folder")
     if merged and format != "standalone":

@@ -21,9 +21,9 @@ MANY = 4
 SHARED, OWN, SUPERVISED = "cyan", "default", "bold black on green"
 
 
-def preview(config: RunConfig, row: int, console: Console | None = None) -> None:
+def preview(config: RunConfig, row: int) -> None:
     """Print training example `row` (counted from 0). Raises ConfigError when there are fewer."""
-    console = console or Console(highlight=False)
+    console = Console(highlight=False)
     task, splits = load(config.data, task_options(config.task), config.run.seed)
     if row >= len(splits.train):
         raise ConfigError(f"--row {row}: there are {len(splits.train)} training rows, counted from 0")

@@ -41,7 +41,7 @@ SIZES |= {"num_key_value_heads": 2, "vocab_size": 512}
 def cost(work: Work, on: Machine = CARD, made: Any = None, **sections: Any) -> tuple[float, float]:
     """Bytes and minutes."""
     memory = held(work, on, made, **sections)
-    taken = minutes(config_of(**sections), made or model_of(), work, on, memory)
+    taken = minutes(made or model_of(), work, on, memory)
     assert taken is not None
     return memory.without, taken.total
 
@@ -183,7 +183,7 @@ def test_a_large_model_comes_in_four_bits_or_does_not_fit() -> None:
 def test_a_model_that_a_cpu_is_refused_for() -> None:
     cpu, work = Machine("CPU", 64.0, 5e10, "", cpu=True), work_of("ner", 16)
     memory = held(work, cpu)
-    taken = minutes(config_of(), model_of(), work, cpu, memory)
+    taken = minutes(model_of(), work, cpu, memory)
     told = estimate.too_large(config_of(), model_of(), cpu, memory, taken)
     assert told is not None
     assert "1.5 billion parameters" in told["what"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cost.described import config_of, held, model_of, work_of
+from cost.described import held, model_of, work_of
 from weitiao.cost.machine import GIB, Machine, named
 from weitiao.cost.minutes import minutes
 from weitiao.engine.room import DEFAULT, KINDS, chosen
@@ -34,7 +34,7 @@ def test_five_gib_are_enough_with_layers_computed_again() -> None:
 @pytest.mark.parametrize(("profile", "samples", "rate"), RATES)
 def test_samples_a_second_within_the_factor_that_is_told(profile: str, samples: int, rate: int) -> None:
     work, machine, model = work_of(profile, samples), named("h100"), model_of()
-    taken = minutes(config_of(), model, work, machine, held(work))
+    taken = minutes(model, work, machine, held(work))
     assert taken is not None
     reckoned = work.steps * work.rows / work.per_epoch / (60 * taken.training)
     assert rate / taken.factor < reckoned < rate * taken.factor
@@ -43,7 +43,7 @@ def test_samples_a_second_within_the_factor_that_is_told(profile: str, samples: 
 
 def test_samples_a_second_on_two_slow_cores() -> None:
     cpu, work, model = Machine("CPU", 16.0, 0.21e12, "", cpu=True), work_of("ner", 16), model_of("smollm2-135m")
-    taken = minutes(config_of(), model, work, cpu, held(work, cpu, model))
+    taken = minutes(model, work, cpu, held(work, cpu, model))
     assert taken is not None
     assert work.steps * 16 / (60 * taken.training) == pytest.approx(4.96, rel=0.2)
 

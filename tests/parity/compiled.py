@@ -13,10 +13,10 @@ import torch
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, compile
 
-from weitiao.engine import build, kernels, row_attention, slot_attention
+from weitiao.engine import build, kernels
 
 TYPES = {torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int32: "*i32", torch.int64: "*i64"}
-INNER = ("_tile", "_scores", "weighed", "_of_scores", "_of_keys", "_kept", "_mixed")
+INNER = ("_tile", "_scores", "weighed", "_of_scores", "_of_keys", "stays", "_mixed")
 """Those that other kernels call."""
 found: dict[str, tuple[int, int]] = {}
 
@@ -51,7 +51,7 @@ def kind(parameter: inspect.Parameter, argument: object) -> str:
     return "i32" if -(2**31) <= argument < 2**31 else "i64"
 
 
-for module in (kernels, row_attention, slot_attention):
+for module in filter(inspect.ismodule, list(vars(kernels).values())):
     for name, value in list(vars(module).items()):
         if hasattr(value, "fn") and name not in INNER:
             setattr(module, name, Compiler(value))

@@ -17,7 +17,7 @@ pytest.importorskip("triton")
 from parity.oracle import lora_model
 from weitiao.data.collate import packed_batch
 from weitiao.data.pack import Pack, PackRow, Prompt
-from weitiao.engine import build, kernels, row_attention, slot_attention
+from weitiao.engine import build, kernels
 from weitiao.engine.build import Building, Dimensions, build_ahead
 from weitiao.engine.fast_layer import FastDecoder
 from weitiao.engine.forward import Forward
@@ -27,7 +27,7 @@ from weitiao.engine.slots import SlotCache
 
 VARYING = {"rows", "prefix", "total", "place", "place_of_mask", "limit", "new", "scrap"}
 """Numbers that kernels are not built anew for (`do_not_specialize`)."""
-INNER = ("_tile", "_scores", "weighed", "_of_scores", "_of_keys", "_kept", "_mixed")
+INNER = ("_tile", "_scores", "weighed", "_of_scores", "_of_keys", "stays", "_mixed")
 """Those that other kernels call."""
 Call = tuple[object, ...]
 
@@ -58,7 +58,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> set[Call]:
             return "any"
         return (argument == 1, argument % 16 == 0) if isinstance(argument, int) else "float"
 
-    for module in (kernels, row_attention, slot_attention):
+    for module in filter(inspect.ismodule, list(vars(kernels).values())):
         for name, value in vars(module).items():
             if hasattr(value, "fn") and name not in INNER:
                 monkeypatch.setattr(module, name, Recorder(value))

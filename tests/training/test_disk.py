@@ -70,14 +70,14 @@ def test_a_disk_that_is_too_small(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     free = 100 * MIB
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     run = RunFolder(tmp_path / "output" / "run")
-    line = told_disk(config(), run, 5 * MIB, 4)
+    line = told_disk(run, 5 * MIB, 4)
     assert line == "the run takes at most 90.2 MB of disk, with up to 4 checkpoints of 15.7 MB; 105 MB are free"
     with pytest.raises(ConfigError, match=r"takes up to 178 MB .* 105 MB are free; make room, .*keep_checkpoints"):
-        told_disk(config(), run, 11 * MIB, 4)
+        told_disk(run, 11 * MIB, 4)
     # What it overwrites counts as free.
     run.checkpoint(3).mkdir(parents=True)
     (run.checkpoint(3) / "optimizer.safetensors").write_bytes(bytes(80 * MIB))
-    assert "at most" in told_disk(config(), run, 11 * MIB, 4)
+    assert "at most" in told_disk(run, 11 * MIB, 4)
 
 
 def test_nothing_is_written_where_there_is_no_room(

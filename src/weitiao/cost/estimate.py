@@ -51,7 +51,7 @@ def estimate(
     if machine is None or model is None or work is None:
         return None, None
     held = memory(config, model, work, machine)
-    taken = minutes(config, model, work, machine, held)
+    taken = minutes(model, work, machine, held)
     return told(config, model, work, machine, held, taken, price), too_large(config, model, machine, held, taken)
 
 

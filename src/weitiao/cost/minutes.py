@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from weitiao.config import RunConfig
 from weitiao.cost.machine import Machine
 from weitiao.cost.memory import Memory
 from weitiao.cost.model import Model
@@ -48,7 +47,7 @@ class Minutes:
         return self.start + self.training + self.answers
 
 
-def minutes(config: RunConfig, model: Model, work: Work, machine: Machine, memory: Memory) -> Minutes | None:
+def minutes(model: Model, work: Work, machine: Machine, memory: Memory) -> Minutes | None:
     """None where nothing is known of the machine's rate."""
     if machine.flops is None:
         return None

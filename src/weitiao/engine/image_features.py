@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from weitiao.engine.attention_plan import full_attention
+from weitiao.engine.full_attention import full_attention
 from weitiao.errors import DataError
 from weitiao.hub.cache import cache_root
 from weitiao.images import read_image

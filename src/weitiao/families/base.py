@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from weitiao.config import nearest
+from weitiao.config import suggestion
 from weitiao.errors import ConfigError, ModelError
 from weitiao.families.chat_format import ChatFormat
 from weitiao.families.tokenizer import TextTokenizer
@@ -56,11 +56,7 @@ def family_of(folder: Path, wanted: str | None = None) -> tuple[str, Family]:
     known = families()
     if wanted is not None:
         if wanted not in known:
-            hint = nearest(wanted, known)
-            raise ConfigError(
-                f"key `model.family` = {wanted!r}: no such family"
-                + (f"; did you mean {hint!r}?" if hint else f"; choices: {', '.join(known)}")
-            )
+            raise ConfigError(f"key `model.family` = {wanted!r}: no such family; {suggestion(wanted, known)}")
         return wanted, known[wanted]
     model_type = model_config(folder).get("model_type")
     for name, family in known.items():

@@ -75,12 +75,6 @@ def bins(pairs: Sequence[tuple[float, bool]]) -> list[Bin]:
     ]
 
 
-def calibration_error(found: Sequence[Bin]) -> float:
-    """Expected calibration error of the bins, Σ |B|/n · |accuracy − probability|."""
-    rows = sum(b.count for b in found)
-    return sum(b.count * abs(b.accuracy - b.probability) for b in found) / max(rows, 1)
-
-
 def coverage(pairs: Sequence[tuple[float, bool]], rows: int) -> list[Point]:
     """One point for each probability that occurs, the highest first. rows: all, those without probability too."""
     p, hit = _arrays(sorted(pairs, key=lambda pair: -pair[0]), keep=0.0)

@@ -23,9 +23,9 @@ HEAD, TAIL = 320, 120
 """Code points of a long text that are shown; as in training, its head and tail say most."""
 
 
-def surest_wrong(rows: Iterable[Answered], most: int = MOST_WRONG) -> list[Answered]:
+def surest_wrong(rows: Iterable[Answered]) -> list[Answered]:
     """Wrong answers, the surest first; those without a probability last, as they stand in the file."""
-    return sorted((row for row in rows if not row.right), key=sure, reverse=True)[:most]
+    return sorted((row for row in rows if not row.right), key=sure, reverse=True)[:MOST_WRONG]
 
 
 def sure(row: Answered) -> float:
@@ -33,9 +33,9 @@ def sure(row: Answered) -> float:
     return -1.0 if row.probability is None else row.probability
 
 
-def least_sure_right(rows: Iterable[Answered], most: int = MOST_UNSURE) -> list[Answered]:
+def least_sure_right(rows: Iterable[Answered]) -> list[Answered]:
     found = [row for row in rows if row.right and row.probability is not None]
-    return sorted(found, key=lambda row: row.probability or 0.0)[:most]
+    return sorted(found, key=lambda row: row.probability or 0.0)[:MOST_UNSURE]
 
 
 def by_value(run: Run) -> list[tuple[Answered, float | None]]:
@@ -60,10 +60,10 @@ def references(row: Answered) -> tuple[list[str], int]:
     return told[:MOST_REFERENCES], len(told[MOST_REFERENCES:])
 
 
-def confusions(rows: Iterable[Answered], most: int = MOST_CONFUSIONS) -> list[tuple[str, str | None, int]]:
+def confusions(rows: Iterable[Answered]) -> list[tuple[str, str | None, int]]:
     """(reference, answer, rows) of wrong single labels, the most frequent first; None: no valid answer."""
     counted = Counter((row.example.answer, row.answer) for row in rows if not row.right)
-    return [(wanted, told, count) for (wanted, told), count in counted.most_common(most)]
+    return [(wanted, told, count) for (wanted, told), count in counted.most_common(MOST_CONFUSIONS)]
 
 
 def entity_mistakes(rows: Iterable[Answered]) -> list[tuple[str, str, int]]:

@@ -30,7 +30,7 @@ def mcnemar(first_only: int, second_only: int) -> float:
     return float(binomtest(first_only, rows, 0.5).pvalue) if rows else 1.0
 
 
-def randomization(first: Counts, second: Counts, statistic: Statistic, *, seed: int, shuffles: int = SHUFFLES) -> float:
+def randomization(first: Counts, second: Counts, statistic: Statistic, *, seed: int) -> float:
     """p from both systems' counts [rows, k], see `Task.counts`. Rows that change the sums alike are drawn together."""
     difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     moves, times = np.unique(difference[difference.any(axis=1)], axis=0, return_counts=True)
@@ -40,9 +40,9 @@ def randomization(first: Counts, second: Counts, statistic: Statistic, *, seed: 
         return 1.0
     rng = np.random.default_rng(seed)
     as_large = 0
-    for start in range(0, shuffles, CHUNK):
-        moved = rng.binomial(times, 0.5, size=(min(CHUNK, shuffles - start), len(times))) @ moves
+    for start in range(0, SHUFFLES, CHUNK):
+        moved = rng.binomial(times, 0.5, size=(min(CHUNK, SHUFFLES - start), len(times))) @ moves
         gaps = np.abs(statistic(sums[0] - moved) - statistic(sums[1] + moved))
         # The same sums in another order may differ by rounding.
         as_large += int((gaps >= found - 1e-12).sum())
-    return (as_large + 1) / (shuffles + 1)
+    return (as_large + 1) / (SHUFFLES + 1)

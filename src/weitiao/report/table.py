@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -23,6 +24,8 @@ NAMES = {
 }
 MOST_COLUMNS = 4
 """Metrics shown beside the headline; metrics.json has all of them."""
+MOST_TEXT = 160
+"""Characters of a row's text."""
 
 
 def metrics_table(metrics: Mapping[str, Any]) -> Table:
@@ -43,7 +46,13 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     return table
 
 
-def predictions_table(rows: Sequence[Mapping[str, Any]], text_field: str = "text") -> Table:
+def show_metrics(metrics: Mapping[str, Any]) -> None:
+    """The same on this terminal, where any system was measured."""
+    if metrics["systems"]:
+        Console().print(metrics_table(metrics))
+
+
+def predictions_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """Rows of `predictions.jsonl`: text, prediction, reference; right or wrong."""
     table = Table(title=f"{len(rows)} predictions", title_justify="left", show_lines=True)
     table.add_column("")
@@ -56,7 +65,7 @@ def predictions_table(rows: Sequence[Mapping[str, Any]], text_field: str = "text
         chance = "" if row.get("probability") is None else f"{row['probability']:.2f}"
         table.add_row(
             Text("✓" if right else "✗", style="green" if right else "red"),
-            Text(_clipped(str(row.get(text_field, "")))),
+            Text(_clipped(str(row.get("text", "")))),
             Text(_shown(row["prediction"])),
             chance,
             Text(_shown(row.get("reference"))),
@@ -128,6 +137,6 @@ def _shown(value: Any) -> str:
     return "—" if value is None else str(value)
 
 
-def _clipped(text: str, most: int = 160) -> str:
+def _clipped(text: str) -> str:
     text = " ".join(text.split())
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return text if len(text) <= MOST_TEXT else text[: MOST_TEXT - 1] + "…"

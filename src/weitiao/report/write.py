@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from weitiao.config import nearest
+from weitiao.config import suggestion
 from weitiao.errors import ConfigError
 from weitiao.report.words import languages
 
@@ -18,10 +18,7 @@ def write(runs: Sequence[Path], output: Path | None, language: str | None) -> No
     Raises ConfigError, CheckpointError or DataError, in one line, for what cannot be read, written or compared.
     """
     if language is not None and language not in languages():
-        hint = nearest(language, languages())
-        raise ConfigError(
-            f"--language {language!r}: " + (f"did you mean {hint!r}?" if hint else f"choices: {', '.join(languages())}")
-        )
+        raise ConfigError(f"--language {language!r}: {suggestion(language, languages())}")
     if output is not None and (output.is_dir() or not output.parent.is_dir()):
         raise ConfigError(f"{output}: {'is a folder' if output.is_dir() else 'its folder does not exist'}; name a file")
     if len(runs) == 1:

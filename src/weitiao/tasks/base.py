@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from weitiao.config import Section, nearest, validated
+from weitiao.config import Section, suggestion, validated
 from weitiao.errors import ConfigError, DataError, ImageError
 from weitiao.images import IMAGE_NAMES, allowed_path
 from weitiao.metrics.intervals import Counts, Statistic
@@ -131,16 +131,19 @@ class Task(ABC):
             raise ImageError(f"{row.place}: {error}") from None
 
     @classmethod
+    def _wanted(cls, row: Row, name: str) -> str:
+        """What an error says of one of our fields that a row lacks."""
+        names = " or ".join(map(repr, cls.fields[name]))
+        return f"wanted a field {names} (or set data.columns.{name}), found {_listed(row.fields)}"
+
+    @classmethod
     def text_of(cls, row: Row, optional: bool = False) -> str:
         """The row's text; DataError when it is not text, or missing or empty unless it is `optional`."""
         value = cls.field(row, "text")
         if optional and (value is None or value == ""):
             return ""
         if value is None:
-            raise DataError(
-                f"{row.place}: no text; wanted a field {' or '.join(map(repr, cls.fields['text']))} "
-                f"(or set data.columns.text), found {_listed(row.fields)}"
-            )
+            raise DataError(f"{row.place}: no text; {cls._wanted(row, 'text')}")
         if not isinstance(value, str):
             raise DataError(f"{row.place}: the text must be a string, found {type(value).__name__} {value!r:.60}")
         if not value.strip():
@@ -233,12 +236,8 @@ class Task(ABC):
         numbers = {key for key, value in figures.items() if isinstance(value, float)}
         choices = [key for key in figures if key in numbers - self.lower_is_better and not key.endswith(BOUNDS)]
         if name not in choices:
-            hint = nearest(name, choices)
             why = "lower is better there" if name in self.lower_is_better & numbers else "no such metric of this task"
-            raise ConfigError(
-                f"key `evaluation.metric` = {name!r}: {why}"
-                + (f"; did you mean {hint!r}?" if hint else f"; choices: {', '.join(choices)}")
-            )
+            raise ConfigError(f"key `evaluation.metric` = {name!r}: {why}; {suggestion(name, choices)}")
 
     @cached_property
     def name(self) -> str:
@@ -254,11 +253,7 @@ def task_class(name: str) -> type[Task]:
     """The task of that name; ConfigError lists the choices otherwise."""
     names = task_names()
     if name not in names:
-        hint = nearest(name, names)
-        raise ConfigError(
-            f"key `task.name` = {name!r}: no such task"
-            + (f"; did you mean {hint!r}?" if hint else f"; choices: {', '.join(names)}")
-        )
+        raise ConfigError(f"key `task.name` = {name!r}: no such task; {suggestion(name, names)}")
     found: type[Task] = importlib.import_module(f"weitiao.tasks.{name}").TASK
     return found
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from weitiao.config import nearest
+from weitiao.config import nearest, suggestion
 from weitiao.errors import ConfigError, DataError, LabelError
 from weitiao.images import IMAGE_NAMES
 from weitiao.metrics.classification import f1, hits, measure_multi, measure_single, set_counts, share
@@ -117,10 +117,10 @@ class Classification(Task):
             )
         unknown = [label for label in options.label_descriptions if label not in (options.labels or [])]
         if unknown:
-            hint = nearest(unknown[0], options.labels or [])
+            labels = options.labels or []
             raise ConfigError(
-                f"key `task.label_descriptions` describes {unknown[0]!r}, which is no label"
-                + (f"; did you mean {hint!r}?" if hint else f"; labels: {', '.join(options.labels or [])}")
+                f"key `task.label_descriptions` describes {unknown[0]!r}, which is no label; "
+                + suggestion(unknown[0], labels, f"labels: {', '.join(labels)}")
             )
         return options
 

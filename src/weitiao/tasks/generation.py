@@ -11,29 +11,28 @@
     user     images · question · text (shrinkable); in conversations, what the turns say: the last answer is trained
     answer   the text
 
-An image is where the text names it, by its path as above or by `<image>`, and before the text otherwise. Images that
-close a text are put before it: models are trained to look first and read then.
+`conversation.py` says where images go.
 """
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from weitiao.config import nearest
+from weitiao.config import suggestion
 from weitiao.errors import DataError
-from weitiao.images import IMAGE_NAMES, PLACEHOLDER
+from weitiao.images import IMAGE_NAMES
 from weitiao.metrics.captions import words
 from weitiao.metrics.generated_text import METRICS, measure_texts
 from weitiao.metrics.intervals import Counts, Statistic
 from weitiao.metrics.short_answers import exact_match
 from weitiao.tasks.base import Example, Task, TaskOptions
-from weitiao.types import Constraint, FreeText, ImagePart, Message, Prediction, Role, Row, TextPart
+from weitiao.tasks.conversation import joined, messages_of, role_of
+from weitiao.types import Constraint, FreeText, ImagePart, Message, Prediction, Role, Row
 
 SYSTEM = "You are a helpful assistant."
 """What the chat templates of Qwen2 and Qwen2-VL say where a conversation has no system message."""
@@ -44,15 +43,6 @@ SHORT = 5
 """Words of a short answer; at most a tenth of them may be longer."""
 SEVERAL = 3
 """Answers a row from which on questions are judged by how many people agree."""
-ROLES: Mapping[str, Role] = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "bot": "assistant",
-}
-IMAGE = re.compile(r"<\|vision_start\|>(?P<path>.*?)<\|vision_end\|>|<image>", re.DOTALL)
 
 
 class GenerationOptions(TaskOptions):
@@ -69,8 +59,7 @@ class GenerationOptions(TaskOptions):
     def _known(cls, metrics: list[str] | None) -> list[str] | None:
         for name in metrics or ():
             if name not in METRICS:
-                hint = nearest(name, METRICS)
-                raise ValueError(f"no metric {name!r}; " + (f"did you mean {hint!r}?" if hint else ", ".join(METRICS)))
+                raise ValueError(f"no metric {name!r}; {suggestion(name, METRICS)}")
         return metrics
 
 
@@ -112,14 +101,12 @@ class Generation(Task):
         images = self.images_of(row)
         turns = list(self._turns(row))
         if turns and turns[-1][0] == "assistant" and self.field(row, "conversation") is not None:
-            references: tuple[str, ...] = (self._answer(_joined(turns.pop()[1], row), row),)
+            references: tuple[str, ...] = (self._answer(joined(turns.pop()[1], row), row),)
         elif labelled or self.answered(row, "answer"):
             references = self._references(row)
         else:
             references = ()
-        messages = self._placed(turns, images, row)
-        _refuse_roles(messages, row)
-        _refuse_empty(messages, row)
+        messages = messages_of(turns, images, row, self.answered(row, "image"))
         return GenerationExample(
             row,
             "\n".join(message.text for message in messages if message.role != "system"),
@@ -138,7 +125,7 @@ class Generation(Task):
             if self.field(row, "system"):
                 yield "system", self.field(row, "system")
             for message in told:
-                yield _role(message, row), message.get("value", message.get("content"))
+                yield role_of(message, row), message.get("value", message.get("content"))
             return
         question, text = self.field(row, "question"), self.field(row, "text")
         for name, value in (("question", question), ("text", text)):
@@ -158,10 +145,7 @@ class Generation(Task):
     def _references(self, row: Row) -> tuple[str, ...]:
         value = self.field(row, "answer")
         if value is None:
-            raise DataError(
-                f"{row.place}: no answer; wanted a field {' or '.join(map(repr, self.fields['answer']))} "
-                f"(or set data.columns.answer), found {', '.join(map(str, row.fields)) or 'nothing'}"
-            )
+            raise DataError(f"{row.place}: no answer; {self._wanted(row, 'answer')}")
         found = value if isinstance(value, list | tuple) else [value]
         # The questions of VQA have {"answer": "dog", "answer_confidence": "yes"}.
         found = [item.get("answer") if isinstance(item, Mapping) else item for item in found]
@@ -176,48 +160,6 @@ class Generation(Task):
         if not text:
             raise DataError(f"{row.place}: the answer is empty; fill it in or remove the row")
         return text
-
-    def _placed(self, turns: Sequence[tuple[Role, Any]], images: Sequence[str], row: Row) -> tuple[Message, ...]:
-        """The messages, with images where their texts name them; those that none names go before the first text."""
-        left = list(images)
-        messages = []
-        for role, content in turns:
-            parts = [part for piece in _pieces(content, row) for part in self._parts(piece, left, role, row)]
-            messages.append(Message(role, _images_first(parts)))
-        if len(left) not in (0, len(images)):
-            raise DataError(
-                f"{row.place}: {len(images)} images, but {len(images) - len(left)} places for them in the text"
-            )
-        for at, message in enumerate(messages):
-            if left and message.role == "user":
-                messages[at] = Message("user", (*map(ImagePart, left), *message.parts))
-                left = []
-        return _with_shrinkable(messages)
-
-    def _parts(self, piece: Any, left: list[str], role: Role, row: Row) -> Iterator[TextPart | ImagePart]:
-        """A piece of content as parts; takes the images that it uses from `left`."""
-        if isinstance(piece, Mapping):
-            path = piece.get("image", piece.get("path"))
-            yield ImagePart(self.image_at(path, row)) if path else self._next(left, row)
-            return
-        start = 0
-        for found in IMAGE.finditer(piece) if role == "user" else ():
-            inside = (found["path"] or "").strip()
-            named = inside not in ("", PLACEHOLDER)
-            if not named and not self.answered(row, "image"):
-                continue  # a text about markup
-            if found.start() > start:
-                yield TextPart(piece[start : found.start()])
-            yield ImagePart(self.image_at(inside, row)) if named else self._next(left, row)
-            start = found.end()
-        if start < len(piece):
-            yield TextPart(piece[start:])
-
-    @staticmethod
-    def _next(left: list[str], row: Row) -> ImagePart:
-        if not left:
-            raise DataError(f"{row.place}: the text has more places for images than the row has images")
-        return ImagePart(left.pop(0))
 
     def prompt(self, example: Example) -> tuple[Message, ...]:
         assert isinstance(example, GenerationExample)
@@ -269,80 +211,6 @@ def _metrics_for(examples: Sequence[GenerationExample]) -> list[str]:
         several = any(len(example.references) >= SEVERAL for example in examples)
         return ["vqa_accuracy", *SHORT_ANSWERS] if several else SHORT_ANSWERS
     return CAPTIONS if any(example.images for example in examples) else TEXTS
-
-
-def _role(message: Any, row: Row) -> Role:
-    name = message.get("from", message.get("role")) if isinstance(message, Mapping) else None
-    if name not in ROLES:
-        raise DataError(
-            f"{row.place}: a message is {message!r:.60}; wanted {{'role': …, 'content': …}} or "
-            f"{{'from': …, 'value': …}} by {', '.join(ROLES)}"
-        )
-    return ROLES[str(name)]
-
-
-def _pieces(content: Any, row: Row) -> Iterator[Any]:
-    """Texts, and mappings that stand for images, of a message's content."""
-    for piece in content if isinstance(content, list | tuple) else [content]:
-        if isinstance(piece, Mapping) and isinstance(piece.get("text"), str):
-            yield piece["text"]
-        elif isinstance(piece, str) or (isinstance(piece, Mapping) and piece.get("type") == "image"):
-            yield piece
-        else:
-            raise DataError(f"{row.place}: a message says {piece!r:.60}; wanted text, or parts of type text and image")
-
-
-def _joined(content: Any, row: Row) -> Any:
-    """The text of a message's content where it is in parts of text alone; other content as it is."""
-    if not isinstance(content, list | tuple):
-        return content
-    pieces = list(_pieces(content, row))
-    return "".join(pieces) if all(isinstance(piece, str) for piece in pieces) else content
-
-
-def _images_first(parts: Sequence[TextPart | ImagePart]) -> tuple[TextPart | ImagePart, ...]:
-    """The same parts, or with the images before the text where all of them close it."""
-    texts = [part for part in parts if isinstance(part, TextPart)]
-    images = [part for part in parts if isinstance(part, ImagePart)]
-    if not images or list(parts) != [*texts, *images]:
-        return tuple(parts)
-    # What parted the text from its image closes nothing now.
-    return (*images, *texts[:-1], replace(texts[-1], text=texts[-1].text.rstrip())) if texts else tuple(images)
-
-
-def _with_shrinkable(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """The longest text of the user is the one that may be shortened."""
-    texts = [
-        (len(part.text), at, inside)
-        for at, message in enumerate(messages)
-        for inside, part in enumerate(message.parts)
-        if message.role == "user" and isinstance(part, TextPart)
-    ]
-    if not texts:
-        return tuple(messages)
-    _, at, inside = max(texts)
-    parts = [
-        TextPart(part.text, shrinkable=place == inside) if isinstance(part, TextPart) else part
-        for place, part in enumerate(messages[at].parts)
-    ]
-    return (*messages[:at], Message(messages[at].role, tuple(parts)), *messages[at + 1 :])
-
-
-def _refuse_roles(messages: Sequence[Message], row: Row) -> None:
-    """DataError unless user and assistant take turns, the user first and last, behind at most one system message."""
-    roles = [message.role for message in messages]
-    turns = roles[1:] if roles[:1] == ["system"] else roles
-    if not len(turns) % 2 or turns != ["user", "assistant"] * (len(turns) // 2) + ["user"]:
-        raise DataError(
-            f"{row.place}: the conversation goes {', '.join(roles) or 'nowhere'}; "
-            "wanted user and assistant in turn, a user's message first, an answer last"
-        )
-
-
-def _refuse_empty(messages: Sequence[Message], row: Row) -> None:
-    for message in messages:
-        if message.role != "system" and message.empty:
-            raise DataError(f"{row.place}: a message of the {message.role} is empty; fill it in or remove the row")
 
 
 TASK = Generation

@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from weitiao.config import nearest
+from weitiao.config import suggestion
 from weitiao.errors import ConfigError, DataError, LabelError, OffsetsError
 from weitiao.images import IMAGE_NAMES
 from weitiao.metrics.classification import f1
@@ -100,10 +100,9 @@ class Ner(Task):
         types = options.types or []
         for kind in options.type_descriptions:
             if kind not in types:
-                hint = nearest(kind, types)
                 raise ConfigError(
-                    f"key `task.type_descriptions` describes {kind!r}, which is no type"
-                    + (f"; did you mean {hint!r}?" if hint else f"; types: {', '.join(types)}")
+                    f"key `task.type_descriptions` describes {kind!r}, which is no type; "
+                    + suggestion(kind, types, f"types: {', '.join(types)}")
                 )
         return options
 
@@ -157,10 +156,9 @@ class Ner(Task):
             return True
         if self.options.other_types == "ignore":
             return False
-        hint = nearest(kind, types)
         raise LabelError(
-            f"{row.place}: entity type {kind!r} is outside the set ({', '.join(types)})"
-            + (f"; did you mean {hint!r}?" if hint else "; add it to task.types, or set task.other_types=ignore")
+            f"{row.place}: entity type {kind!r} is outside the set ({', '.join(types)}); "
+            + suggestion(kind, types, "add it to task.types, or set task.other_types=ignore")
         )
 
     def _looked_up(self, items: Sequence[Any], text: str, row: Row) -> tuple[Entity, ...]:

@@ -36,7 +36,7 @@ def free_near(path: Path) -> int:
     return shutil.disk_usage(next(folder for folder in (path, *path.absolute().parents) if folder.exists())).free
 
 
-def told_disk(config: RunConfig, run: RunFolder, adapter: int, checkpoints: int) -> str:
+def told_disk(run: RunFolder, adapter: int, checkpoints: int) -> str:
     """A line on what the run takes at most. ConfigError when the disk has less.
 
     adapter: bytes of its weights.

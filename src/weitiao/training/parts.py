@@ -133,7 +133,7 @@ def loop(
 def disk(config: RunConfig, run: RunFolder, loop: Loop) -> str:
     """What the run takes on the disk; ConfigError when it has no room."""
     adapter = sum(parameter.numel() * parameter.element_size() for parameter in loop.parameters)
-    return told_disk(config, run, adapter, checkpoints_at_most(config, loop.total, loop.per_epoch))
+    return told_disk(run, adapter, checkpoints_at_most(config, loop.total, loop.per_epoch))
 
 
 def evaluation(config: RunConfig, task: Task, predictor: Predictor, splits: Splits, screen: Screen) -> Evaluate | None:

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
-from weitiao.config import nearest
+from weitiao.config import suggestion
 from weitiao.errors import DataError
 from weitiao.hub.cache import cache_root
 from weitiao.hub.package_index import atomic
@@ -48,8 +48,7 @@ def fetch(
     """
     known, name = names(), name.replace("_", "-")
     if name not in known:
-        hint = nearest(name, known)
-        raise DataError(f"no data set {name!r}; " + (f"did you mean {hint!r}?" if hint else f"choose {_list(known)}"))
+        raise DataError(f"no data set {name!r}; " + suggestion(name, known, f"choose {_list(known)}"))
     if dest.exists() and not dest.is_dir():
         raise DataError(f"{dest}: is no folder; name another one with --dest")
     source = importlib.import_module(f"{__name__}.{name.replace('-', '_')}")

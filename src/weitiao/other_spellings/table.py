@@ -1,158 +1,26 @@
-"""LLaMA-Factory's and ms-swift's keys, turned into ours: a config of theirs, or a key of theirs inside ours.
+"""A row for each key of LLaMA-Factory and ms-swift: what becomes of it, or why it is not needed, or why it is refused.
 
-`TABLE` has a row for each of their keys: what becomes of it, or why it is not needed, or why it is refused. Nothing is
-passed over silently; each key gets one line. Our own keys come first: `config.py` asks here only for keys that it does
-not know. The tables in docs/from-llama-factory.md and docs/from-ms-swift.md are generated from this one.
+The tables in docs/from-llama-factory.md and docs/from-ms-swift.md are generated from this one.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
-
-from weitiao.errors import ConfigError
-
-BOTH, FACTORY, SWIFT = "LS", "L", "S"
-"""Whose key it is: LLaMA-Factory's, ms-swift's, or that of both (most of these are transformers')."""
-OFF: tuple[Any, ...] = (None, False, 0, "", "none", "None", "null", [], {})
-"""Values that leave something out."""
-DATA_FILES = (".jsonl", ".json", ".csv", ".tsv", ".parquet", ".xlsx")
-
-
-@dataclass(frozen=True, slots=True)
-class Renamed:
-    """Becomes `ours`; `turn` gives our value, or several keys of ours, or a ValueError that says why not."""
-
-    ours: str
-    turn: Callable[[Any], Any] = lambda value: value
-    note: str = ""
-    of: str = BOTH
-    weak: bool = False
-    """Whether a key of ours that is there already stays as it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class NotNeeded:
-    """Left out, for the reason `why`. With `values`: only these; others are refused."""
-
-    why: str
-    values: tuple[Any, ...] | None = None
-    of: str = BOTH
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Has no counterpart, for the reason `why`; a value that switches it off is left out."""
-
-    why: str
-    of: str = BOTH
-    secret: bool = False
-
-
-Row = Renamed | NotNeeded | Refused
-
-
-class Several(dict[str, Any]):
-    """Keys of ours that one key of theirs becomes."""
-
-
-def _share(value: Any) -> Any:
-    if value in (0, None):
-        return None
-    if isinstance(value, int | float) and value >= 1:
-        raise ValueError("is a number of rows; name a share such as 0.1, or a file of validation rows")
-    return value
-
-
-def _modules(value: Any) -> Any:
-    names = value.split(",") if isinstance(value, str) else value
-    if not isinstance(names, list):
-        return value
-    names = [str(name).strip() for name in names]
-    return None if {"all", "all-linear"} & {name.lower() for name in names} else names
-
-
-def _file(value: Any) -> Any:
-    one = value[0] if isinstance(value, list) and len(value) == 1 else value
-    if isinstance(one, list) or (isinstance(one, str) and "," in one):
-        raise ValueError("names several data sets; put their rows into one file, and name it in data.train")
-    if not isinstance(one, str):
-        return one
-    name, _, rows = one.partition("#")
-    if not name.lower().endswith(DATA_FILES):
-        raise ValueError("is a name that their register knows; name its file in data.train, such as data/rows.jsonl")
-    return (name, int(rows)) if rows.isdigit() else name
-
-
-def _train(value: Any) -> Any:
-    file = _file(value)
-    return Several({"data.train": file[0], "data.train_rows": file[1]}) if isinstance(file, tuple) else file
-
-
-def _validation(value: Any) -> Any:
-    file = _file(value)
-    return Several({"data.validation": file[0], "data.validation_rows": file[1]}) if isinstance(file, tuple) else file
-
-
-def _trackers(value: Any) -> list[str]:
-    names = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]
-    names = [name.strip() if isinstance(name, str) else name for name in names]
-    if "all" in names:
-        raise ValueError("name the trackers: swanlab, tensorboard, wandb, mlflow or trackio")
-    return [name for name in names if name not in OFF]
-
-
-def _bits(value: Any) -> str:
-    if value != 4:
-        raise ValueError("weights are stored in 16 bits or, as nf4, in 4")
-    return "nf4"
-
-
-def _dtype(value: Any) -> Any:
-    return {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}.get(value, value)
-
-
-def _columns(value: Any) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError("wanted a mapping of the file's names to theirs")
-    named = {"query": "question", "prompt": "question", "response": "answer", "images": "image", "input": "text"}
-    named |= {"messages": "conversation", "conversations": "conversation"}
-    return {named.get(theirs, theirs): column for column, theirs in value.items()}
-
-
-def _text(value: Any) -> Any:
-    if isinstance(value, str) and value.endswith(".txt"):
-        raise ValueError("names a file; write its text")
-    return value
-
-
-def _one_of(choices: Mapping[Any, Any], why: str) -> Callable[[Any], Any]:
-    def turn(value: Any) -> Any:
-        if not isinstance(value, str | bool | int) or value not in choices:
-            raise ValueError(why)
-        return choices[value]
-
-    return turn
-
-
-def _metric(value: Any) -> Any:
-    name = str(value).removeprefix("eval_")
-    if "loss" in name:
-        raise ValueError("the best adapter is chosen by the task's own metric, not by the loss")
-    return name.replace("-", "_")
-
-
-def _share_of_steps(value: Any) -> Any:
-    if isinstance(value, int | float) and value >= 1:
-        raise ValueError("wanted a share of the steps, below 1")
-    return value
-
-
-def _positive(value: Any) -> Any:
-    return None if isinstance(value, int | float) and value < 0 else value
-
+from weitiao.other_spellings.kinds import FACTORY, SWIFT, NotNeeded, Refused, Renamed, Row
+from weitiao.other_spellings.values import (
+    bits,
+    columns,
+    dtype,
+    metric,
+    modules,
+    one_of,
+    positive,
+    share,
+    share_of_steps,
+    text,
+    trackers,
+    train_file,
+    validation_file,
+)
 
 LORA_ONLY = "only LoRA is trained here, in its plain form"
 ONE_PROCESS = "one process trains here; a model too large for one card is spread or stored in 4 bits (model.placement)"
@@ -166,14 +34,14 @@ TABLE: dict[str, Row] = {
     # task
     "stage": Renamed(
         "task.name",
-        _one_of({"sft": "generation"}, "only supervised fine-tuning is done here"),
+        one_of({"sft": "generation"}, "only supervised fine-tuning is done here"),
         "`sft` is our task `generation`, unless `task` says another",
         FACTORY,
         weak=True,
     ),
     "task_type": Renamed(
         "task.name",
-        _one_of(
+        one_of(
             {"causal_lm": "generation", "seq_cls": "classification"}, "the tasks are classification, ner and generation"
         ),
         "`causal_lm`: generation; `seq_cls`: classification, whose labels the language model scores",
@@ -182,23 +50,23 @@ TABLE: dict[str, Row] = {
     ),
     "problem_type": Renamed(
         "task.multi_label",
-        _one_of(
+        one_of(
             {"single_label_classification": False, "multi_label_classification": True}, "regression is no task here"
         ),
         of=SWIFT,
     ),
     "num_labels": NotNeeded("the labels are those of the rows, or of task.labels", of=SWIFT),
-    "system": Renamed("task.instruction", _text, of=SWIFT),
-    "default_system": Renamed("task.instruction", _text, of=FACTORY),
+    "system": Renamed("task.instruction", text, of=SWIFT),
+    "default_system": Renamed("task.instruction", text, of=FACTORY),
     # model
     "model_name_or_path": Renamed("model.name", of=FACTORY),
     "model": Renamed("model.name", of=SWIFT),
     "model_id_or_path": Renamed("model.name", of=SWIFT),
     "cache_dir": Renamed("model.cache_dir", of=FACTORY),
-    "torch_dtype": Renamed("model.dtype", _dtype, of=SWIFT),
-    "infer_dtype": Renamed("model.dtype", _dtype, of=FACTORY),
-    "quantization_bit": Renamed("model.placement", _bits, "`4` is `nf4`; others are refused", FACTORY),
-    "quant_bits": Renamed("model.placement", _bits, "`4` is `nf4`; others are refused", SWIFT),
+    "torch_dtype": Renamed("model.dtype", dtype, of=SWIFT),
+    "infer_dtype": Renamed("model.dtype", dtype, of=FACTORY),
+    "quantization_bit": Renamed("model.placement", bits, "`4` is `nf4`; others are refused", FACTORY),
+    "quant_bits": Renamed("model.placement", bits, "`4` is `nf4`; others are refused", SWIFT),
     "quantization_method": NotNeeded("4 bits are by bitsandbytes", ("bnb", "bitsandbytes"), FACTORY),
     "quant_method": NotNeeded("4 bits are by bitsandbytes", ("bnb",), SWIFT),
     "quantization_type": NotNeeded("4 bits are nf4", ("nf4",), FACTORY),
@@ -225,14 +93,14 @@ TABLE: dict[str, Row] = {
     "swanlab_api_key": Refused("a key is no part of a config; set SWANLAB_API_KEY", FACTORY, secret=True),
     "swanlab_token": Refused("a key is no part of a config; set SWANLAB_API_KEY", SWIFT, secret=True),
     # data
-    "dataset": Renamed("data.train", _train, "a file, not a registered name; `FILE#500` sets data.train_rows, too"),
-    "eval_dataset": Renamed("data.validation", _validation, "a file, not a registered name", FACTORY),
-    "val_dataset": Renamed("data.validation", _validation, "a file, not a registered name", SWIFT),
-    "val_size": Renamed("data.validation", _share, "a share; `0` is null", FACTORY),
-    "split_dataset_ratio": Renamed("data.validation", _share, "`0` is null", SWIFT),
+    "dataset": Renamed("data.train", train_file, "a file, not a registered name; `FILE#500` sets data.train_rows, too"),
+    "eval_dataset": Renamed("data.validation", validation_file, "a file, not a registered name", FACTORY),
+    "val_dataset": Renamed("data.validation", validation_file, "a file, not a registered name", SWIFT),
+    "val_size": Renamed("data.validation", share, "a share; `0` is null", FACTORY),
+    "split_dataset_ratio": Renamed("data.validation", share, "`0` is null", SWIFT),
     "dataset_dir": Refused("its dataset_info.json is not read; write the file's path into data.train", FACTORY),
     "media_dir": Renamed("data.images", of=FACTORY),
-    "columns": Renamed("data.columns", _columns, "turned round: ours is our field → the file's column", SWIFT),
+    "columns": Renamed("data.columns", columns, "turned round: ours is our field → the file's column", SWIFT),
     "cutoff_len": Renamed("data.max_length", note="ours shortens the text alone, never the answer", of=FACTORY),
     "max_length": Renamed("data.max_length", note="ours shortens the text alone, never the answer", of=SWIFT),
     "max_samples": Renamed("data.train_rows", note="drawn by the seed, not the first ones", of=FACTORY),
@@ -282,9 +150,9 @@ TABLE: dict[str, Row] = {
     "lora_r": Renamed("lora.r"),
     "lora_alpha": Renamed("lora.lora_alpha"),
     "lora_dropout": Renamed("lora.lora_dropout"),
-    "lora_target": Renamed("lora.target_modules", _modules, "`all` is null: all of the family's", FACTORY),
-    "target_modules": Renamed("lora.target_modules", _modules, "`all-linear` is null: all of the family's", SWIFT),
-    "lora_target_modules": Renamed("lora.target_modules", _modules, "`ALL` is null: all of the family's", SWIFT),
+    "lora_target": Renamed("lora.target_modules", modules, "`all` is null: all of the family's", FACTORY),
+    "target_modules": Renamed("lora.target_modules", modules, "`all-linear` is null: all of the family's", SWIFT),
+    "lora_target_modules": Renamed("lora.target_modules", modules, "`ALL` is null: all of the family's", SWIFT),
     "target_regex": Refused("name the layers in lora.target_modules", SWIFT),
     "lora_bias": NotNeeded("biases stay frozen", ("none",), SWIFT),
     "lora_dtype": NotNeeded("adapters are float32", ("float32",), SWIFT),
@@ -301,10 +169,10 @@ TABLE: dict[str, Row] = {
     "use_apollo": Refused(LORA_ONLY, FACTORY),
     "neftune_noise_alpha": Refused("no noise is added"),
     "freeze_vision_tower": Renamed(
-        "lora.vision_tower", _one_of({True: False, False: True}, "wanted true or false"), "the opposite", FACTORY
+        "lora.vision_tower", one_of({True: False, False: True}, "wanted true or false"), "the opposite", FACTORY
     ),
     "freeze_vit": Renamed(
-        "lora.vision_tower", _one_of({True: False, False: True}, "wanted true or false"), "the opposite", SWIFT
+        "lora.vision_tower", one_of({True: False, False: True}, "wanted true or false"), "the opposite", SWIFT
     ),
     "freeze_multi_modal_projector": NotNeeded("it is frozen", (True,), FACTORY),
     "freeze_aligner": NotNeeded("it is frozen", (True,), SWIFT),
@@ -323,10 +191,10 @@ TABLE: dict[str, Row] = {
     "resume_from_checkpoint": Refused("the same command goes on with its own run"),
     "learning_rate": Renamed("training.learning_rate"),
     "num_train_epochs": Renamed("training.num_train_epochs"),
-    "max_steps": Renamed("training.max_steps", _positive, "below 0: null"),
+    "max_steps": Renamed("training.max_steps", positive, "below 0: null"),
     "lr_scheduler_type": Renamed("training.lr_scheduler_type", note="linear, cosine, constant, constant_with_warmup"),
     "lr_scheduler_kwargs": Refused("a schedule has no further values"),
-    "warmup_ratio": Renamed("training.warmup_steps", _share_of_steps, "below 1 it is a share of all steps"),
+    "warmup_ratio": Renamed("training.warmup_steps", share_of_steps, "below 1 it is a share of all steps"),
     "warmup_steps": Renamed("training.warmup_steps"),
     "weight_decay": Renamed("training.weight_decay"),
     "max_grad_norm": Renamed("training.max_grad_norm"),
@@ -335,10 +203,10 @@ TABLE: dict[str, Row] = {
     "adam_beta2": NotNeeded("it is 0.999", (0.999,)),
     "adam_epsilon": NotNeeded("it is 1e-8", (1e-8,)),
     "gradient_checkpointing": Renamed(
-        "training.gradient_checkpointing", _one_of({True: "on", False: "off"}, "wanted true or false"), "on or off"
+        "training.gradient_checkpointing", one_of({True: "on", False: "off"}, "wanted true or false"), "on or off"
     ),
     "disable_gradient_checkpointing": Renamed(
-        "training.gradient_checkpointing", _one_of({True: "off", False: "auto"}, "wanted true or false"), of=FACTORY
+        "training.gradient_checkpointing", one_of({True: "off", False: "auto"}, "wanted true or false"), of=FACTORY
     ),
     "gradient_checkpointing_kwargs": NotNeeded("the reentrant kind is not used", of=SWIFT),
     "logging_steps": Renamed("training.logging_steps"),
@@ -368,7 +236,7 @@ TABLE: dict[str, Row] = {
     "eval_strategy": NotNeeded("evaluation.steps says it; left out, once an epoch", ("steps", "epoch")),
     "evaluation_strategy": NotNeeded("evaluation.steps says it; left out, once an epoch", ("steps", "epoch")),
     "eval_steps": Renamed("evaluation.steps"),
-    "metric_for_best_model": Renamed("evaluation.metric", _metric, "a metric of the task; not the loss"),
+    "metric_for_best_model": Renamed("evaluation.metric", metric, "a metric of the task; not the loss"),
     "greater_is_better": NotNeeded("the task knows it of its metric"),
     "load_best_model_at_end": NotNeeded("the best adapter is always kept", (True,)),
     "early_stopping_steps": Renamed("evaluation.early_stopping_patience", of=FACTORY),
@@ -380,13 +248,13 @@ TABLE: dict[str, Row] = {
     "top_p": Refused("answers are not drawn by chance"),
     "do_sample": Refused("answers are not drawn by chance"),
     # tracking
-    "report_to": Renamed("tracking.trackers", _trackers, "`none` is an empty list"),
+    "report_to": Renamed("tracking.trackers", trackers, "`none` is an empty list"),
     "use_swanlab": Renamed(
-        "tracking.trackers", _one_of({True: ["swanlab"], False: []}, "wanted true or false"), of=FACTORY
+        "tracking.trackers", one_of({True: ["swanlab"], False: []}, "wanted true or false"), of=FACTORY
     ),
     "swanlab_project": Renamed("tracking.project"),
     "swanlab_mode": Renamed(
-        "tracking.mode", _one_of({"cloud": "online", "local": "local"}, "wanted cloud or local"), "`cloud` is online"
+        "tracking.mode", one_of({"cloud": "online", "local": "local"}, "wanted cloud or local"), "`cloud` is online"
     ),
     "plot_loss": NotNeeded(IN_FOLDER, of=FACTORY),
     "logging_dir": NotNeeded(IN_FOLDER),
@@ -402,90 +270,3 @@ LEFT_OUT = (
     *("data.validation", "lora.r", "lora.lora_alpha"),
 )
 """Keys of ours whose defaults are not theirs; told where a whole config of theirs leaves them out."""
-
-
-def is_theirs(key: str) -> bool:
-    return key in TABLE or key in BATCH
-
-
-def turned(theirs: Mapping[str, Any], has_task: bool = False) -> tuple[dict[str, Any], list[str]]:
-    """Their keys and values as `section.key` → value, and a line for each of them.
-
-    has_task: whether a task is given, which theirs do not replace. Raises ConfigError for the first that cannot be.
-    """
-    ours: dict[str, Any] = {}
-    lines: list[str] = []
-    for key, value in theirs.items():
-        if key in BATCH:
-            if key == next(name for name in theirs if name in BATCH):
-                _put(ours, "training.samples_per_step", _product(theirs), key)
-                lines.append(f"{' × '.join(BATCH)} → training.samples_per_step = {ours['training.samples_per_step']}")
-            continue
-        row = TABLE[key]
-        if value is None:
-            lines.append(f"{key}: null, left out")
-        elif isinstance(row, Refused):
-            if not _is_off(value):
-                raise ConfigError(f"key `{key}`{'' if row.secret else _is(value)} has no counterpart here: {row.why}")
-            lines.append(f"{key}: off, left out")
-        elif isinstance(row, NotNeeded):
-            if row.values is not None and value not in row.values:
-                raise ConfigError(f"key `{key}`{_is(value)} has no counterpart here: {row.why}")
-            lines.append(f"{key}: not needed; {row.why}")
-        else:
-            lines.append(_rename(ours, key, value, row, has_task))
-    return ours, lines
-
-
-def _rename(ours: dict[str, Any], key: str, value: Any, row: Renamed, has_task: bool) -> str:
-    try:
-        made = row.turn(value)
-    except ValueError as error:
-        raise ConfigError(f"key `{key}`{_is(value)}: {error}") from None
-    if row.weak and has_task:
-        return f"{key}: not needed; `task` says it"
-    several = made if isinstance(made, Several) else Several({row.ours: made})
-    for name, own in several.items():
-        _put(ours, name, own, key)
-    if len(several) == 1 and made == value:
-        return f"{key} → {row.ours}"
-    return f"{key}{_is(value)} → " + ", ".join(f"{name}{_is(own)}" for name, own in several.items())
-
-
-def _put(ours: dict[str, Any], name: str, value: Any, key: str) -> None:
-    there = ours.get(name)
-    if name == "tracking.trackers" and isinstance(there, list):
-        value = [*there, *(tracker for tracker in value if tracker not in there)]
-    elif there is not None and value is None:
-        value = there
-    elif there is not None and there != value:
-        raise ConfigError(f"key `{key}`: `{name}` is given twice, {_shown(there)} and {_shown(value)}; remove one")
-    ours[name] = value
-
-
-def _product(theirs: Mapping[str, Any]) -> int:
-    """Rows of a step. One of the two alone says nothing: the other's default is not the same for both programs."""
-    product = 1
-    for name in BATCH:
-        value = theirs.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            found = "is missing" if value is None else f"is {_shown(value)}, wanted a whole number"
-            raise ConfigError(
-                f"key `{name}` {found}: the product of {' and '.join(BATCH)} is our training.samples_per_step; "
-                "give both, or that"
-            )
-        product *= value
-    return product
-
-
-def _is_off(value: Any) -> bool:
-    return any(value == off and isinstance(value, bool) == isinstance(off, bool) for off in OFF)
-
-
-def _is(value: Any) -> str:
-    return f" = {_shown(value)}"
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."

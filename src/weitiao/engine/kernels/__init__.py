@@ -1,0 +1,34 @@
+"""Triton kernels for what torch computes in several: sum and norm, SwiGLU, the rotation of heads, two parts of an
+attention, dropout, the cross-entropy and its gradient.
+
+`plain.py` has the same functions in torch, with what they take and give. Here they compute in float32 and round once,
+where torch rounds to 16 bits behind each of its own. The shapes of programs are fixed and never tuned: the same
+machine, the same bits. Numbers that change from pack to pack or from layer to layer are `do_not_specialize`: Triton
+would build a kernel anew for 1, for multiples of 16 and for the rest.
+"""
+
+from weitiao.engine import row_attention, slot_attention
+from weitiao.engine.kernels.copies import row_copier
+from weitiao.engine.kernels.dropout import add_dropped_, dropped
+from weitiao.engine.kernels.heads import heads_gradient, merge, rotate_
+from weitiao.engine.kernels.mlp import mlp_backward, swiglu, swiglu_backward
+from weitiao.engine.kernels.norm import add_norm, add_norm_backward
+from weitiao.engine.kernels.vocabulary import chosen, cross_entropy_
+
+__all__ = [
+    "add_dropped_",
+    "add_norm",
+    "add_norm_backward",
+    "chosen",
+    "cross_entropy_",
+    "dropped",
+    "heads_gradient",
+    "merge",
+    "mlp_backward",
+    "rotate_",
+    "row_attention",
+    "row_copier",
+    "slot_attention",
+    "swiglu",
+    "swiglu_backward",
+]
