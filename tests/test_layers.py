@@ -15,6 +15,7 @@ ORDER = (
         "errors",
         "types",
         "other_spellings",
+        "commands",
         "config",
         "run_folder",
         "images",

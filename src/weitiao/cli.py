@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Data sets.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(help="Fetch public data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 bench_app = typer.Typer(help="Speed beside other systems.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(bench_app, name="bench")
@@ -77,7 +77,7 @@ def init(
     encoding: Annotated[str | None, typer.Option(help="Of a text file; by default it is found.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the config that is there.")] = False,
 ) -> None:
-    """Look at a file of your own and write a commented config for it; each decision is printed with its reason."""
+    """Look at a file of your own and write a commented config for it. Each decision is printed with its reason."""
     from weitiao.init.found import Asked
     from weitiao.init.walk import init as write
 
@@ -96,8 +96,8 @@ def train(
     from weitiao.training.train import train as start
 
     settings = load_config(config, overrides or [])
-    metrics = start(settings, overwrite=overwrite)
-    _show_metrics(metrics)
+    _show_metrics(start(settings, overwrite=overwrite))
+    _say_verdict(settings.folder)
 
 
 @app.command()
@@ -135,7 +135,7 @@ def curve(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Train again what is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """How much more rows would help: train at several shares of them. The same command goes on where it was left."""
+    """Say what more rows would give, by training on shares of them. The same command goes on where it was left."""
     from weitiao.curve.plan import parse_shares
     from weitiao.curve.walk import curve as draw
 
@@ -160,7 +160,7 @@ def preview(
     overrides: Overrides = None,
     row: Annotated[int, typer.Option(help="Which training row, counted from 0.", min=0)] = 0,
 ) -> None:
-    """Show one training example as the model sees it: which tokens are prompt, shared, supervised."""
+    """Show one training example as the model sees it. Which tokens are shared, prompt, supervised."""
     from weitiao.config import load_config
     from weitiao.preview import preview as show
 
@@ -213,7 +213,7 @@ def predict(
         typer.Option(help="exact: the likeliest label; greedy: the likeliest token each time, as a decoder writes it."),
     ] = "exact",
 ) -> None:
-    """Answer rows with a run's adapter, few of them in memory. The same command goes on with a file left unfinished."""
+    """Answer rows with a run's adapter, few of them in memory. The same command goes on with an unfinished file."""
     from weitiao.prediction.files import predict_file
     from weitiao.tracking.screen import Screen
 
@@ -233,7 +233,7 @@ def report(
     ] = None,
     language: Annotated[str | None, typer.Option(help="en or zh; by default the task's.")] = None,
 ) -> None:
-    """Write a run's report, or compare runs: one HTML page that needs nothing beside it."""
+    """Write a run's report, or compare runs, as one HTML page. It needs nothing beside it."""
     from weitiao.report.write import write
 
     write(runs, output, language)
@@ -244,7 +244,7 @@ def resend(
     run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
     overrides: Overrides = None,
 ) -> None:
-    """Give a run's figures to its trackers again, or to others: resend RUN 'tracking.trackers=[swanlab]'."""
+    """Give a run's figures to its trackers again, or to others. Such as: resend RUN 'tracking.trackers=[swanlab]'."""
     from weitiao.tracking.record import resend as send
 
     send(run, overrides or [])
@@ -266,7 +266,7 @@ def export(
         bool, typer.Option("--merged", help="standalone: with the whole model, so that no base model is needed.")
     ] = False,
 ) -> None:
-    """Write a run's adapter, or the model with it folded in, for other programs; say how it is used."""
+    """Write a run's adapter, or the whole model, for other programs. How it is used is printed."""
     from weitiao.export import export as write
     from weitiao.tracking.screen import Screen
 
@@ -278,7 +278,7 @@ def demo(
     output_dir: Annotated[str, typer.Option(help="Folder for the run and its data.")] = "output",
     seed: Annotated[int, typer.Option(help="Seed of the run.", min=0)] = 42,
 ) -> None:
-    """Fine-tune a real small model on real data, measure it, and show ten predictions. A CPU is enough."""
+    """Fine-tune a real small model on real data, and measure it. A CPU is enough; ten predictions are shown."""
     from weitiao.demo import demo as start
 
     start(Path(output_dir), seed)
@@ -289,7 +289,7 @@ def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Ask no server.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what this machine is and what about it is to mend: driver, cards, torch, disk, hubs, versions."""
+    """Say what this machine is and what about it is to mend. That is driver, cards, torch, disk, hubs, versions."""
     from weitiao.doctor.findings import findings
     from weitiao.doctor.gather import gather
     from weitiao.doctor.text import as_json as json_of
@@ -306,7 +306,7 @@ def runs(
     ),
     as_json: AsJson = False,
 ) -> None:
-    """List the runs below a folder: task, model, headline metric, how far each has come, size."""
+    """List the runs below a folder, with metric, state and size."""
     from weitiao.runs import WIDTH, runs_below, runs_table
 
     found = runs_below(folder)
@@ -315,8 +315,10 @@ def runs(
         return
     from rich.console import Console
 
-    table = runs_table(found, folder)
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    with console.capture() as told:
+        console.print(runs_table(found, folder, console.width))
+    print("\n".join(line.rstrip() for line in told.get().rstrip().split("\n")))
 
 
 @data_app.command("fetch")
@@ -423,8 +425,8 @@ def main() -> None:
         if done.code == INTERRUPTED:  # typer makes this of a KeyboardInterrupt
             # `predict` has said by then what it keeps.
             goes_on = sys.argv[1:2] in (["train"], ["curve"])
-            hint = f"; the same `{sys.argv[1]}` command goes on from the last checkpoint" if goes_on else ""
-            print(f"weitiao: interrupted{hint}", file=sys.stderr)
+            hint = f"; the same `{sys.argv[1]}` command goes on from the last checkpoint, if there is one"
+            print(f"weitiao: interrupted{hint if goes_on else ''}", file=sys.stderr)
         raise
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away
@@ -439,6 +441,17 @@ def _show_metrics(metrics: dict[str, Any]) -> None:
     from weitiao.report.table import metrics_table
 
     Console().print(metrics_table(metrics))
+
+
+def _say_verdict(run: Path) -> None:
+    """What the figures mean, and what comes next."""
+    from weitiao.commands import typed
+    from weitiao.report.run import read_run
+    from weitiao.report.verdict import sentences
+    from weitiao.report.words import Words
+
+    print("\n".join(sentences(read_run(run), Words("en"))))
+    print(f"next:\n  {typed('weitiao', 'predict', run, 'FILE', '-o', 'answers.csv')}")
 
 
 def _show_bench(found: dict[str, Any], kind: str, as_json: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from weitiao.check.page import page
 from weitiao.check.priced import priced
 from weitiao.check.screen import show
 from weitiao.check.walk import check
+from weitiao.commands import typed
 from weitiao.config import load_config, resolve_config
 from weitiao.cost.machine import named
 from weitiao.errors import ConfigError
@@ -46,7 +46,7 @@ def run(
     show(result)
     print(path)
     if fine:
-        print(f"next:\n  {shlex.join(['weitiao', 'train', config, *overrides])}")
+        print(f"next:\n  {typed('weitiao', 'train', config, *overrides)}")
     return fine
 
 

@@ -48,7 +48,7 @@ def load(data: DataSection, options: TaskOptions, seed: int) -> tuple[Task, Spli
     rows = _rows_by_field(data) if data.split_field else _rows_by_file(data)
     kind = task_class(options.name)
     task = kind(kind.resolve(options, rows["train"]))
-    examples = {name: [task.example(row) for row in rows[name]] for name in NAMES}
+    examples = {name: _examples(rows[name], task) for name in NAMES}
     splits = Splits(examples["train"], examples["validation"], examples["test"])
     _leave_out_shared(splits, "rows" if data.split_field else "file")
     held = seed if data.split_seed is None else data.split_seed
@@ -57,6 +57,13 @@ def load(data: DataSection, options: TaskOptions, seed: int) -> tuple[Task, Spli
     _limit_rows(splits, data, task, {"train": seed, "validation": held, "test": held})
     splits.notes += _repeats(splits.train, task)
     return task, splits
+
+
+def _examples(rows: Sequence[Row], task: Task) -> list[Example]:
+    try:
+        return [task.example(row) for row in rows]
+    except DataError as error:
+        raise type(error)(f"{error}; `weitiao check` lists all such rows") from None
 
 
 def text_key(text: str) -> str:
