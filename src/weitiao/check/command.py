@@ -44,7 +44,7 @@ def run(
         print(json.dumps(result, ensure_ascii=False, indent=2))
         return fine
     show(result)
-    print(path)
+    print(f"page in {path}")
     if fine:
         print(f"next:\n  {typed('weitiao', 'train', config, *overrides)}")
     return fine

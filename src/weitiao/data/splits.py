@@ -36,7 +36,9 @@ class Splits:
     validation: list[Example] = field(default_factory=list)
     test: list[Example] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What the user should know of the data: rows left out, repeated or contradicting, one line each."""
+    """What the user should know of the splits: rows left out, one line each."""
+    repeats: list[str] = field(default_factory=list)
+    """… and of the training rows: those that repeat or contradict others."""
 
 
 def load(data: DataSection, options: TaskOptions, seed: int) -> tuple[Task, Splits]:
@@ -55,7 +57,7 @@ def load(data: DataSection, options: TaskOptions, seed: int) -> tuple[Task, Spli
     _hold_out_shares(splits, data, task, held)
     _refuse_empty(splits, data, asked=[name for name in NAMES if rows[name]])
     _limit_rows(splits, data, task, {"train": seed, "validation": held, "test": held})
-    splits.notes += _repeats(splits.train, task)
+    splits.repeats = _repeats(splits.train, task)
     return task, splits
 
 
@@ -197,7 +199,7 @@ def _repeats(examples: Sequence[Example], task: Task) -> list[str]:
             repeated.append(example.row.place)
         answers.setdefault(answer, example.row.place)
     notes = (
-        [f"{_count(len(repeated), 'train')} kept that have the text and answer of an earlier one (first {repeated[0]})"]
+        [f"kept with the text and answer of an earlier one: {_count(len(repeated), 'train')} (first {repeated[0]})"]
         if repeated
         else []
     )
