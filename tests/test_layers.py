@@ -15,6 +15,7 @@ ORDER = (
         "errors",
         "types",
         "other_spellings",
+        "shell",
         "config",
         "run_folder",
         "images",

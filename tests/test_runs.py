@@ -146,6 +146,18 @@ def test_the_table(tmp_path: Path) -> None:
     assert "unfinished at step 3 of 14" in text
 
 
+def test_the_table_of_a_narrow_terminal(tmp_path: Path) -> None:
+    a_run(tmp_path / "done", 14, metrics=METRICS)
+    a_run(tmp_path / "half", 3)
+    console = Console(width=80, record=True, file=(tmp_path / "screen").open("w"))
+    console.print(runs_table(runs_below(tmp_path), tmp_path, 80))
+    text = console.export_text()
+    assert max(map(len, text.splitlines())) <= 80
+    for word in ("classification", "accuracy 0.877", "[0.840–0.913]", "unfinished", "finished", "last change"):
+        assert word in text
+    assert "ORG/Model-1B" not in text
+
+
 def test_the_command_needs_no_torch(tmp_path: Path) -> None:
     a_run(tmp_path / "output" / "done", 14, metrics=METRICS)
     script = (
@@ -163,6 +175,7 @@ def test_the_command_needs_no_torch(tmp_path: Path) -> None:
     table = run()
     assert table.returncode == 0, table.stderr
     assert "accuracy 0.877 [0.840–0.913]" in table.stdout
+    assert [line for line in table.stdout.splitlines() if line != line.rstrip()] == []
     values = json.loads(run("output", "--json").stdout)
     assert [(value["name"], value["value"], value["state"]) for value in values] == [("done", 0.877, "finished")]
     shutil.rmtree(tmp_path / "output")

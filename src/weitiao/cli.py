@@ -24,7 +24,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-data_app = typer.Typer(help="Data sets.", no_args_is_help=True, rich_markup_mode=None)
+data_app = typer.Typer(help="Fetch public data sets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(data_app, name="data")
 bench_app = typer.Typer(help="Speed beside other systems.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(bench_app, name="bench")
@@ -64,8 +64,8 @@ def main() -> None:
         if done.code == INTERRUPTED:  # typer makes this of a KeyboardInterrupt
             # `predict` has said by then what it keeps.
             goes_on = sys.argv[1:2] in (["train"], ["curve"])
-            hint = f"; the same `{sys.argv[1]}` command goes on from the last checkpoint" if goes_on else ""
-            print(f"weitiao: interrupted{hint}", file=sys.stderr)
+            hint = f"; the same `{sys.argv[1]}` command goes on from the last checkpoint, if there is one"
+            print(f"weitiao: interrupted{hint if goes_on else ''}", file=sys.stderr)
         raise
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import json
-import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +22,7 @@ from weitiao.prediction.adapter_folder import AdapterFolder, open_folder
 from weitiao.prediction.agreement import LEAST_EQUAL_TEXTS, MOST_NATS, compared, held_out, refuse_quantized
 from weitiao.report.card import card
 from weitiao.run_folder import TASK_FILE, whole_folder, write_text
+from weitiao.shell import typed
 from weitiao.standalone.trial import tried
 from weitiao.standalone.write import public_name, refuse_standalone, write_standalone
 from weitiao.tracking.screen import Screen
@@ -71,11 +71,11 @@ def export(run: str | Path, dest: str | Path, format: str, screen: Screen | None
 def _commands(folder: AdapterFolder, dest: Path, format: str) -> list[str]:
     """What serves or uses the folder."""
     if format == "standalone":
-        told = shlex.quote(str(dest))
+        told = typed(dest)
         return [f"pip install -r {told}/requirements.txt", f"python {told}/predict.py rows.jsonl > answers.jsonl"]
     if format == "merged":
-        return [shlex.join(["vllm", "serve", str(dest)])]
-    answer = shlex.join(["weitiao", "predict", str(dest), "rows.jsonl"])
+        return [typed("vllm", "serve", str(dest))]
+    answer = typed("weitiao", "predict", str(dest), "rows.jsonl")
     rank, problem = lora_rank(folder.path), None
     if format == "chatglm-adapter" or model_config(folder.base.folder)["model_type"] == "chatglm":
         problem = "GLM-4's first checkpoints need code of their own there"
@@ -86,7 +86,7 @@ def _commands(folder: AdapterFolder, dest: Path, format: str) -> list[str]:
     if problem:
         return [f"# for vLLM, export with --format merged: {problem}", answer]
     base = ["vllm", "serve", str(folder.base.folder), "--enable-lora", "--max-lora-rank", str(rank)]
-    return [shlex.join([*base, "--lora-modules", f"{dest.resolve().name}={dest}"]), answer]
+    return [typed(*base, "--lora-modules", f"{dest.resolve().name}={dest}"), answer]
 
 
 def lora_rank(folder: Path) -> int | None:

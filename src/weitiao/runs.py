@@ -27,6 +27,9 @@ LEVELS = 2
 WIDTH = 160
 """Columns of the table where there is no terminal to say how many fit."""
 
+WIDE = 110
+"""Columns from which on all of the table fits."""
+
 
 @dataclass(frozen=True)
 class Listed:
@@ -119,21 +122,26 @@ def _disk(folder: Path) -> tuple[int, float]:
     return taken, newest
 
 
-def runs_table(runs: Sequence[Listed], folder: Path) -> Table:
+def runs_table(runs: Sequence[Listed], folder: Path, width: int = WIDTH) -> Table:
+    """width: columns of the terminal; where they are few, models and measured rows are left to `--json`."""
     count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
     table = Table(title=f"{count} in {folder}", title_justify="left", box=box.SIMPLE, padding=(0, 1, 0, 0))
-    for name, least in (("run", 8), ("task", 8), ("model", 8), ("metric", 13)):
-        table.add_column(name, overflow="fold", min_width=least)
-    table.add_column("rows", justify="right", no_wrap=True)
-    table.add_column("state", overflow="fold", min_width=8)
+    wide = width >= WIDE
+    for name, least in (("run", 8), ("task", 14), ("model", 8), ("metric", 14)):
+        if wide or name != "model":
+            table.add_column(name, overflow="fold", min_width=least)
+    if wide:
+        table.add_column("rows", justify="right", no_wrap=True)
+    table.add_column("state", overflow="fold", min_width=10)
     table.add_column("size", justify="right", no_wrap=True)
     table.add_column("last change", overflow="fold", min_width=10)
     for run in runs:
         changed = datetime.fromtimestamp(run.changed).strftime("%Y-%m-%d %H:%M")
         name = str(Path(run.path).relative_to(folder)) if run.path != str(folder) else run.name
         rows = "" if run.rows is None else f"{run.rows:,}"
-        cells = (name, run.task or "", _model(run), _metric(run), rows, run.state, size(run.bytes), changed)
-        table.add_row(*map(Text, cells))
+        more = (_model(run), rows) if wide else ()
+        head, tail = (name, run.task or "", *more[:1], _metric(run)), (*more[1:], run.state, size(run.bytes), changed)
+        table.add_row(*map(Text, (*head, *tail)))
     return table
 
 

@@ -136,6 +136,18 @@ def test_the_page_needs_nothing_and_escapes_all(tmp_path: Path, rows: Any) -> No
     assert 'id="cost"' not in written
 
 
+def test_every_text_is_in_one_bar_of_the_histogram(tmp_path: Path, rows: Any) -> None:
+    """Also a longest one that is beyond the usual ones, and within their last bar."""
+    for number, longest in enumerate(range(60, 110, 3)):
+        many = [{"text": "好" * (1 + at % 60) + f"{at}", "label": "好评"} for at in range(240)]
+        many += [{"text": "差" * longest, "label": "差评"}]
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        texts = checked(folder, many)["tokens"]["texts"]
+        assert sum(texts["histogram"]["counts"]) + texts["longer"] == len(many)
+        assert texts["longer"] == (texts["max"] >= texts["histogram"]["edges"][-1])
+
+
 def test_an_empty_histogram_is_left_out(tmp_path: Path, rows: Any) -> None:
     told = checked(tmp_path, [{**row, "label": "别的"} for row in rows], task={"labels": ["好评", "差评"]})
     assert told["tokens"] is None

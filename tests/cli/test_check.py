@@ -29,6 +29,7 @@ def test_errors_give_exit_code_2(work: Path, weitiao: Any) -> None:
     refused = weitiao(work, "train", "config.yaml", "data.train=bad.jsonl", "data.validation=null")
     assert refused.returncode == 2
     assert "bad.jsonl:2: the text is empty" in refused.stderr
+    assert "; `weitiao check` lists all such rows" in refused.stderr
 
 
 def test_json_and_another_page(work: Path, weitiao: Any) -> None:

@@ -50,6 +50,11 @@ def test_help_names_every_command(work: Path, weitiao: Any) -> None:
     ] == []
 
 
+def test_no_line_of_the_help_is_cut(work: Path, weitiao: Any) -> None:
+    told = weitiao(work, "--help").stdout
+    assert [line for line in told.splitlines() if line.endswith("...") or len(line) > 80] == []
+
+
 def test_version(work: Path, weitiao: Any) -> None:
     done = weitiao(work, "--version")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"weitiao {__version__}\n", "")
@@ -128,6 +133,8 @@ def test_predict_evaluate_and_train_again(trained: Path, weitiao: Any) -> None:
     assert again.returncode == 0, again.stderr
     assert "this run is finished" in again.stderr
     assert "accuracy" in again.stdout
+    assert "The fine-tuned model reaches 0." in again.stdout
+    assert again.stdout.endswith("next:\n  weitiao predict output/run FILE -o answers.csv\n")
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 

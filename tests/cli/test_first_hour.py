@@ -13,7 +13,8 @@ import pytest
 
 from tiny import small_classification, small_ner, tiny_model
 
-PAGE = Path(__file__).parents[2] / "docs" / "first-hour.md"
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "first-hour.md"
 SMALL = {
     "init": ["--model", "./model"],
     "train": ["training.max_steps=2", "training.samples_per_step=4", "evaluation.untuned=false"],
@@ -27,8 +28,8 @@ MADE = [
 """Of each block, some files that are there in the end."""
 
 
-def blocks() -> list[list[str]]:
-    whole = PAGE.read_text("utf-8").partition("## 8.")[2]
+def blocks(page: Path = PAGE) -> list[list[str]]:
+    whole = page.read_text("utf-8").partition("## 8.")[2]
     return [block.strip().splitlines() for block in re.findall(r"```sh\n(.*?)```", whole, re.DOTALL)]
 
 
@@ -53,6 +54,14 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_each_block_is_known() -> None:
     assert len(blocks()) == len(MADE)
+
+
+def test_both_languages_have_the_same_commands() -> None:
+    """In all sections; what stands behind a command is in the page's own language."""
+    pages = (PAGE, DOCS / "zh" / "first-hour.md")
+    assert blocks(pages[1]) == blocks()
+    told = [re.findall(r"^(?:echo .*\| )?weitiao [^#\n]*", page.read_text("utf-8"), re.MULTILINE) for page in pages]
+    assert [line.strip() for line in told[1]] == [line.strip() for line in told[0]]
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from weitiao.cost import at_hand, estimate, machine
 from weitiao.cost.cards import KINDS, called, known
 from weitiao.cost.machine import Machine, machine_of, named
 from weitiao.cost.minutes import minutes
-from weitiao.cost.told import lines, span
+from weitiao.cost.told import lines
 from weitiao.cost.work import Spread, Work
 from weitiao.cost.work import work_of as work_of_result
 from weitiao.data.prefix import common_prefix
@@ -270,10 +270,3 @@ def test_a_machine_whose_rate_is_unknown_has_memory_alone(
     assert found["minutes"] is None
     assert found["price"] is None
     assert [name for name, _ in lines(found)] == ["memory", "disk"]
-
-
-@pytest.mark.parametrize(
-    ("minutes_", "told"), [(0.5, "30 s"), (30, "30 min"), (312, "5.2 h"), (60 * 24 * 3.1, "3.1 days")]
-)
-def test_spans(minutes_: float, told: str) -> None:
-    assert span(minutes_) == told

@@ -130,6 +130,15 @@ def test_another_separator_is_noticed(tmp_path: Path, name: str, content: str) -
     assert read(written(tmp_path / name, content)) == [(2, {"text": "很好, 满意", "label": "好评"})]
 
 
+@pytest.mark.parametrize("before", [0, 60])
+@pytest.mark.parametrize("text", ["很好, 满意", "差; 一般"])
+def test_one_column_is_not_parted(tmp_path: Path, text: str, before: int) -> None:
+    """A spreadsheet quotes the mark that it parts cells by, and no other."""
+    rows = [*["好"] * before, text]
+    path = written(tmp_path / "a.csv", "\n".join(["text", *rows]))
+    assert [fields for _, fields in read(path)] == [{"text": row} for row in rows]
+
+
 def test_a_header_that_fits_two_separators_goes_by_its_rows(tmp_path: Path) -> None:
     path = written(tmp_path / "a.csv", "text, in short;label\na;b\nc, d, e;f\n")
     assert [fields for _, fields in read(path)] == [

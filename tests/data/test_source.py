@@ -15,7 +15,7 @@ from PIL import Image
 
 from weitiao.config import DataSection
 from weitiao.data.formats import formats
-from weitiao.data.formats.text_file import sniffed
+from weitiao.data.formats.text_file import encoding_like, sniffed
 from weitiao.data.source import iter_rows, read_rows
 from weitiao.data.splits import fingerprint, load
 from weitiao.errors import DataError
@@ -165,6 +165,35 @@ def test_an_encoding_that_is_not_known_is_asked_for(tmp_path: Path) -> None:
     path.write_bytes("text,label\n這個手機很好用，我們都喜歡,好評\n".encode("big5"))
     with pytest.raises(DataError, match=r"neither UTF-8, GB18030 nor UTF-16; save it as UTF-8, or say what it is"):
         sniffed(path)
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "gbk", "gb2312"])
+def test_utf8_is_not_read_as_chinese_of_another_kind(tmp_path: Path, encoding: str) -> None:
+    """Much of UTF-8 decodes as GB18030, to other characters. Two of them tell nothing: 联通 in GBK is valid UTF-8."""
+    path = tmp_path / "a.csv"
+    path.write_text("text\n这个手机很好用我们都喜欢", "utf-8")
+    assert f"is UTF-8, but data.encoding is {encoding}; set data.encoding=utf-8" in error_of(path, encoding)
+    path.write_text("text\n联通", encoding)
+    assert dict(read_rows(path, section(encoding))[0].fields) == {"text": "联通"}
+
+
+@pytest.mark.parametrize(
+    ("codec", "usual", "told"),
+    [
+        ("utf-8", "gb18030", "utf-8"),
+        ("gb18030", "utf-8", "gb18030"),
+        ("utf-16", "utf-8", "utf-16"),
+        ("gbk", "gbk", "gbk"),
+        ("big5", "big5", "big5"),
+    ],
+)
+def test_a_file_that_comes_later_is_read_by_its_bytes(tmp_path: Path, codec: str, usual: str, told: str) -> None:
+    (tmp_path / "a.csv").write_bytes("text\n這個手機很好用，我們都喜歡\n".encode(codec))
+    if codec.startswith("gb"):
+        (tmp_path / "a.csv").write_bytes("text\n这个手机很好用，我们都喜欢\n".encode(codec))
+    assert encoding_like(tmp_path / "a.csv", usual) == told
+    (tmp_path / "a.xlsx").write_bytes(b"PK")
+    assert encoding_like(tmp_path / "a.xlsx", usual) == usual
 
 
 def test_other_encodings_than_utf8_are_strict_and_hint_at_utf8(tmp_path: Path) -> None:

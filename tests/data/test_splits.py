@@ -283,7 +283,9 @@ def test_notes_on_shared_repeated_and_contradicting_rows(folder: Path) -> None:
         f"1 validation row left out, as the test file has the same text (first {validation}:2)",
         f"2 training rows left out, as the test file has the same text (first {train}:2)",
         f"1 training row left out, as the validation file has the same text (first {train}:8)",
-        f"1 training row kept that have the text and answer of an earlier one (first {train}:3)",
+    ]
+    assert splits.repeats == [
+        f"kept with the text and answer of an earlier one: 1 training row (first {train}:3)",
         f"training texts with different answers: 1 (first {train}:4 and {train}:5)",
     ]
     assert [e.text for e in splits.train] == ["a", "a", "b", "ｂ", "l  eak"]
@@ -291,7 +293,8 @@ def test_notes_on_shared_repeated_and_contradicting_rows(folder: Path) -> None:
 
 def test_clean_data_has_no_notes(folder: Path) -> None:
     path = write(folder / "clean.jsonl", [(f"{i}", "x") for i in range(30)])
-    assert load(DataSection(train=path, test=0.2), OPTIONS, 0)[1].notes == []
+    splits = load(DataSection(train=path, test=0.2), OPTIONS, 0)[1]
+    assert (splits.notes, splits.repeats) == ([], [])
 
 
 def test_limits_draw_evenly_and_keep_the_order(folder: Path) -> None:

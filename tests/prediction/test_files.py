@@ -14,7 +14,9 @@ import pytest
 from runs import SILENT, lines, run_config, trained
 from tiny import small_classification, small_ner, write_rows
 from weitiao.errors import DataError
+from weitiao.prediction.evaluate import evaluate
 from weitiao.prediction.files import predict_file
+from weitiao.tracking.screen import Screen
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +52,7 @@ def test_csv_to_csv(run: Path, tmp_path: Path) -> None:
         writer = csv.writer(file)
         writer.writerows([["number", "text", "note"], ["1", '手机"很好", 真的', "a,b"], ["2", "酒店\n太差了", ""]])
     predict_file(run, str(tmp_path / "in.csv"), tmp_path / "out.csv", SILENT)
-    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+    with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as file:
         found = list(csv.DictReader(file))
     assert [list(row) for row in found] == [["number", "text", "note", "prediction", "probability"]] * 2
     assert [(row["number"], row["text"], row["note"]) for row in found] == [
@@ -60,10 +62,33 @@ def test_csv_to_csv(run: Path, tmp_path: Path) -> None:
     assert all(row["prediction"] in ("好评", "差评") and 0.5 <= float(row["probability"]) <= 1 for row in found)
 
 
+@pytest.mark.parametrize(("usual", "came"), [("gb18030", "utf-8"), ("utf-8", "gb18030"), ("gb18030", "utf-16")])
+def test_a_file_of_another_encoding(
+    qwen2_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], usual: str, came: str
+) -> None:
+    """A run of rows in one encoding is asked rows in another, as UTF-8 read as GB18030 would be other characters."""
+    labelled = [(row["text"], row["label"]) for row in lines(small_classification(tmp_path / "rows.jsonl"))]
+
+    def table(name: str, encoding: str, rows: list[tuple[str, ...]]) -> Path:
+        path = tmp_path / name
+        path.write_text("".join(",".join(row) + "\n" for row in rows), encoding)
+        return path
+
+    known = table("rows.csv", usual, [("text", "label"), *labelled])
+    run = trained(run_config(tmp_path, qwen2_folder, known, "training.max_steps=1", f"data.encoding={usual}"))
+    texts = ["这个手机很好用我们都喜欢", "酒店太差了非常失望再也不来"]
+    new = table("new.csv", came, [("text",), *((text,) for text in texts)])
+    predict_file(run, str(new), tmp_path / "out.jsonl", Screen())
+    assert [row["text"] for row in lines(tmp_path / "out.jsonl")] == texts
+    assert f"read as {came}; the run's own rows were {usual}" in " ".join(capsys.readouterr().err.split())
+    other = table("other.csv", came, [("text", "label"), *((text, "好评") for text in texts)])
+    assert evaluate(run, other)["rows"] == 2
+
+
 def test_a_csv_of_entities(ner_run: Path, tmp_path: Path) -> None:
     source = write_rows(tmp_path / "in.jsonl", [{"text": "王小明住在南京。"}])
     predict_file(ner_run, str(source), tmp_path / "out.csv", SILENT)
-    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+    with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as file:
         [row] = csv.DictReader(file)
     assert isinstance(json.loads(row["prediction"]), list)
 

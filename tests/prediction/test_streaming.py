@@ -313,7 +313,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         return lines(path)
     if path.suffix == ".parquet":
         return pq.read_table(path).to_pylist()
-    with path.open(encoding="utf-8", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="") as file:
         return [{**row, "probability": float(row["probability"])} for row in csv.DictReader(file)]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from runs import adapter, checkpoints, lines, lively_model, run_config, same_bits, trained
+from runs import SILENT, adapter, checkpoints, lines, lively_model, run_config, same_bits, trained
 from tiny import small_classification, write_rows
 from weitiao.data.prefix import prefix_groups
 from weitiao.prediction.predictor import load
 from weitiao.training.loop import Loop
+from weitiao.training.stopping import Stopping
 
 
 class Killed(Exception):
@@ -85,6 +87,44 @@ def test_an_interrupted_run_ends_with_the_same_bits(
         for run in (resumed, straight)
     ]
     assert logs[0] == logs[1]
+
+
+@pytest.fixture
+def usual_handler() -> Iterator[None]:
+    """Tests that were started in the background ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_leaves_a_checkpoint_of_the_step(
+    qwen2_folder: Path, classification_file: Path, tmp_path: Path, monkeypatch: Any, usual_handler: None
+) -> None:
+    straight = trained(run_config(tmp_path / "a", qwen2_folder, classification_file, "training.save_steps=100"))
+    config = run_config(tmp_path / "b", qwen2_folder, classification_file, "training.save_steps=100")
+    step = Loop.step
+
+    def pressed(self: Loop, number: int) -> Any:
+        if number == 1:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, number)
+
+    monkeypatch.setattr(Loop, "step", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        trained(config)
+    monkeypatch.setattr(Loop, "step", step)
+    assert checkpoints(config.folder) == ["checkpoint-2"]
+    assert same_bits(adapter(trained(config)), adapter(straight))
+
+
+def test_a_second_ctrl_c_stops_at_once(usual_handler: None) -> None:
+    stopping = Stopping(SILENT, alone=True)
+    with stopping.at_the_end():
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert stopping.asked
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_the_seed_decides(qwen2_folder: Path, classification_file: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from weitiao.config import load_config, resolve_config
 from weitiao.cost.machine import named
 from weitiao.errors import ConfigError
 from weitiao.run_folder import write_text
+from weitiao.shell import typed
 
 NAME = "check.html"
 
@@ -44,9 +44,9 @@ def run(
         print(json.dumps(result, ensure_ascii=False, indent=2))
         return fine
     show(result)
-    print(path)
+    print(f"page in {path}")
     if fine:
-        print(f"next:\n  {shlex.join(['weitiao', 'train', config, *overrides])}")
+        print(f"next:\n  {typed('weitiao', 'train', config, *overrides)}")
     return fine
 
 

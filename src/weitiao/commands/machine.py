@@ -24,7 +24,7 @@ def doctor(
     offline: Annotated[bool, typer.Option("--offline", help="Ask no server.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what this machine is and what about it is to mend: driver, cards, torch, disk, hubs, versions."""
+    """Say what this machine is and what about it is to mend. That is driver, cards, torch, disk, hubs, versions."""
     from weitiao.doctor.findings import findings
     from weitiao.doctor.gather import gather
     from weitiao.doctor.text import as_json as json_of

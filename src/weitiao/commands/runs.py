@@ -57,7 +57,7 @@ def predict(
         typer.Option(help="exact: the likeliest label; greedy: the likeliest token each time, as a decoder writes it."),
     ] = "exact",
 ) -> None:
-    """Answer rows with a run's adapter, few of them in memory. The same command goes on with a file left unfinished."""
+    """Answer rows with a run's adapter, few of them in memory. The same command goes on with an unfinished file."""
     from weitiao.prediction.files import predict_file
     from weitiao.tracking.screen import Screen
 
@@ -76,7 +76,7 @@ def report(
     ] = None,
     language: Annotated[str | None, typer.Option(help="en or zh; by default the task's.")] = None,
 ) -> None:
-    """Write a run's report, or compare runs: one HTML page that needs nothing beside it."""
+    """Write a run's report, or compare runs, as one HTML page. It needs nothing beside it."""
     from weitiao.report.write import write
 
     write(runs, output, language)
@@ -86,7 +86,7 @@ def resend(
     run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
     overrides: Overrides = None,
 ) -> None:
-    """Give a run's figures to its trackers again, or to others: resend RUN 'tracking.trackers=[swanlab]'."""
+    """Give a run's figures to its trackers again, or to others. Such as: resend RUN 'tracking.trackers=[swanlab]'."""
     from weitiao.tracking.record import resend as send
 
     send(run, overrides or [])
@@ -107,7 +107,7 @@ def export(
         bool, typer.Option("--merged", help="standalone: with the whole model, so that no base model is needed.")
     ] = False,
 ) -> None:
-    """Write a run's adapter, or the model with it folded in, for other programs; say how it is used."""
+    """Write a run's adapter, or the whole model, for other programs. How it is used is printed."""
     from weitiao.export import export as write
     from weitiao.tracking.screen import Screen
 
@@ -120,7 +120,7 @@ def runs(
     ),
     as_json: AsJson = False,
 ) -> None:
-    """List the runs below a folder: task, model, headline metric, how far each has come, size."""
+    """List the runs below a folder, with metric, state and size."""
     from weitiao.runs import WIDTH, runs_below, runs_table
 
     found = runs_below(folder)
@@ -129,5 +129,7 @@ def runs(
         return
     from rich.console import Console
 
-    table = runs_table(found, folder)
-    Console(width=None if sys.stdout.isatty() else WIDTH).print(table)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    with console.capture() as told:
+        console.print(runs_table(found, folder, console.width))
+    print("\n".join(line.rstrip() for line in told.get().rstrip().split("\n")))

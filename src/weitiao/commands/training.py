@@ -42,7 +42,7 @@ def init(
     encoding: Annotated[str | None, typer.Option(help="Of a text file; by default it is found.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the config that is there.")] = False,
 ) -> None:
-    """Look at a file of your own and write a commented config for it; each decision is printed with its reason."""
+    """Look at a file of your own and write a commented config for it. Each decision is printed with its reason."""
     from weitiao.init.found import Asked
     from weitiao.init.walk import init as write
 
@@ -75,7 +75,7 @@ def preview(
     overrides: Overrides = None,
     row: Annotated[int, typer.Option(help="Which training row, counted from 0.", min=0)] = 0,
 ) -> None:
-    """Show one training example as the model sees it: which tokens are prompt, shared, supervised."""
+    """Show one training example as the model sees it. Which tokens are shared, prompt, supervised."""
     from weitiao.config import load_config
     from weitiao.preview import preview as show
 
@@ -92,7 +92,9 @@ def train(
     from weitiao.config import load_config
     from weitiao.report.table import show_metrics
 
-    show_metrics(start(load_config(config, overrides or []), overwrite=overwrite))
+    settings = load_config(config, overrides or [])
+    show_metrics(start(settings, overwrite=overwrite))
+    _say_verdict(settings.folder)
 
 
 def curve(
@@ -108,7 +110,7 @@ def curve(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Train again what is there.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """How much more rows would help: train at several shares of them. The same command goes on where it was left."""
+    """Say what more rows would give, by training on shares of them. The same command goes on where it was left."""
     from weitiao.curve.plan import parse_shares
     from weitiao.curve.walk import curve as draw
 
@@ -131,7 +133,18 @@ def demo(
     output_dir: Annotated[str, typer.Option(help="Folder for the run and its data.")] = "output",
     seed: Annotated[int, typer.Option(help="Seed of the run.", min=0)] = 42,
 ) -> None:
-    """Fine-tune a real small model on real data, measure it, and show ten predictions. A CPU is enough."""
+    """Fine-tune a real small model on real data, and measure it. A CPU is enough; ten predictions are shown."""
     from weitiao.demo import demo as start
 
     start(Path(output_dir), seed)
+
+
+def _say_verdict(run: Path) -> None:
+    """What the figures mean, and what comes next."""
+    from weitiao.report.run import read_run
+    from weitiao.report.verdict import sentences
+    from weitiao.report.words import Words
+    from weitiao.shell import typed
+
+    print("\n".join(sentences(read_run(run), Words("en"))))
+    print(f"next:\n  {typed('weitiao', 'predict', run, 'FILE', '-o', 'answers.csv')}")

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from weitiao.hub.download import size
+from weitiao.tracking.screen import duration
+from weitiao.training.disk import counted
+
 AGAIN = {"gate_up": "gate and up are computed again", "layer": "whole layers are computed again"}
 
 
@@ -14,7 +18,8 @@ def lines(cost: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     if cost["minutes"]:
         yield "time", _time(cost)
     disk = cost["disk"]
-    yield "disk", f"at most {disk['gib']:.2f} GiB with {disk['checkpoints']} checkpoints; {disk['free_gib']:.0f} free"
+    needed, free = (size(disk[key] * 2**30) for key in ("gib", "free_gib"))
+    yield "disk", f"at most {needed} with {counted(disk['checkpoints'])}; {free} are free"
     if price := cost["price"]:
         yield "price", f"{price['total']:g} ({price['low']:g} to {price['high']:g}) at {price['per_hour']:g} an hour"
 
@@ -36,16 +41,8 @@ def _memory(cost: Mapping[str, Any]) -> str:
 
 def _time(cost: Mapping[str, Any]) -> str:
     times = cost["minutes"]
-    parts = ", ".join(f"{span(times[part])} {part}" for part in ("start", "training", "answers"))
+    parts = ", ".join(f"{duration(60 * times[part])} {part}" for part in ("start", "training", "answers"))
+    total, low, high = (duration(60 * times[name]) for name in ("total", "low", "high"))
     count = f"{cost['steps']:,} steps, {cost['tokens']:,} tokens"
     rate = f"{cost['machine']['tflops']:g} TFLOP/s ({cost['machine']['rate_from']})"
-    return f"{span(times['total'])} ({span(times['low'])} to {span(times['high'])}): {parts}; {count}; {rate}"
-
-
-def span(minutes: float) -> str:
-    """`40 s`, `12 min`, `5.2 h`, `3.1 days`."""
-    if minutes < 1.5:
-        return f"{60 * minutes:.0f} s"
-    if minutes < 120:
-        return f"{minutes:.0f} min"
-    return f"{minutes / 60:.1f} h" if minutes < 48 * 60 else f"{minutes / 1440:.1f} days"
+    return f"{total} ({low} to {high}): {parts}; {count}; {rate}"

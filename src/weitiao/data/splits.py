@@ -36,7 +36,9 @@ class Splits:
     validation: list[Example] = field(default_factory=list)
     test: list[Example] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What the user should know of the data: rows left out, repeated or contradicting, one line each."""
+    """What the user should know of the splits: rows left out, one line each."""
+    repeats: list[str] = field(default_factory=list)
+    """… and of the training rows: those that repeat or contradict others."""
 
 
 def load(data: DataSection, options: TaskOptions, seed: int) -> tuple[Task, Splits]:
@@ -48,15 +50,22 @@ def load(data: DataSection, options: TaskOptions, seed: int) -> tuple[Task, Spli
     rows = _rows_by_field(data) if data.split_field else _rows_by_file(data)
     kind = task_class(options.name)
     task = kind(kind.resolve(options, rows["train"]))
-    examples = {name: [task.example(row) for row in rows[name]] for name in NAMES}
+    examples = {name: _examples(rows[name], task) for name in NAMES}
     splits = Splits(examples["train"], examples["validation"], examples["test"])
     _leave_out_shared(splits, "rows" if data.split_field else "file")
     held = seed if data.split_seed is None else data.split_seed
     _hold_out_shares(splits, data, task, held)
     _refuse_empty(splits, data, asked=[name for name in NAMES if rows[name]])
     _limit_rows(splits, data, task, {"train": seed, "validation": held, "test": held})
-    splits.notes += _repeats(splits.train, task)
+    splits.repeats = _repeats(splits.train, task)
     return task, splits
+
+
+def _examples(rows: Sequence[Row], task: Task) -> list[Example]:
+    try:
+        return [task.example(row) for row in rows]
+    except DataError as error:
+        raise type(error)(f"{error}; `weitiao check` lists all such rows") from None
 
 
 def text_key(text: str) -> str:
@@ -195,7 +204,7 @@ def _repeats(examples: Sequence[Example], task: Task) -> list[str]:
             repeated.append(example.row.place)
         answers.setdefault(answer, example.row.place)
     notes = (
-        [f"{_count(len(repeated), 'train')} kept that have the text and answer of an earlier one (first {repeated[0]})"]
+        [f"kept with the text and answer of an earlier one: {_count(len(repeated), 'train')} (first {repeated[0]})"]
         if repeated
         else []
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
 from weitiao.config import DataSection, RunConfig, load_config
 from weitiao.cost.at_hand import card
 from weitiao.data.formats.delimited import SEPARATORS, separator
-from weitiao.data.formats.text_file import sniffed
+from weitiao.data.formats.text_file import TEXT_FILES, sniffed
 from weitiao.data.source import data_file, read_rows
 from weitiao.data.splits import SPELLINGS, load
 from weitiao.errors import ConfigError, DataError, WeitiaoError
@@ -23,10 +22,10 @@ from weitiao.init.proposals import LEAST_ROWS, Proposal, Rows, estimated, propos
 from weitiao.init.roles import roles
 from weitiao.init.table import Column, headless, table
 from weitiao.init.written import Source, settings, yaml_text
+from weitiao.shell import typed
 from weitiao.tasks.base import task_options
 from weitiao.types import Row
 
-TEXT_FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
 NAMES = {",": "commas", ";": "semicolons", "\t": "tabs"}
 
 
@@ -69,7 +68,7 @@ def init(
 
 def next_command(config: Path) -> str:
     """What to call with a fresh config."""
-    return f"weitiao check {shlex.quote(str(config))}"
+    return typed("weitiao", "check", config)
 
 
 def config_name(file: str) -> str:

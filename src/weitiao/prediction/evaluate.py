@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from weitiao.config import SCHEMA_VERSION, RunConfig
-from weitiao.data.source import read_rows
+from weitiao.data.formats.text_file import encoding_like
+from weitiao.data.source import data_file, read_rows
 from weitiao.data.splits import fingerprint, load
 from weitiao.errors import ConfigError, DataError
 from weitiao.metrics.classification import calibration
@@ -113,7 +114,7 @@ def evaluate(
             ("test", splits.test, splits.train) if splits.test else ("validation", splits.validation, splits.train)
         )
     if data is not None:
-        told = {"encoding": folder.told.encoding, "columns": folder.told.columns}
+        told = {"encoding": encoding_like(data_file(data), folder.told.encoding), "columns": folder.told.columns}
         told |= {"images": images} if images else {}
         section = config.data.model_copy(update=told)
         split, test = str(data), [folder.task.example(row) for row in read_rows(str(data), section)]

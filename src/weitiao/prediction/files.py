@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from weitiao import __version__
 from weitiao.config import DataSection
 from weitiao.data.formats import jsonl
+from weitiao.data.formats.text_file import encoding_like
 from weitiao.data.source import data_file, iter_rows
 from weitiao.errors import ConfigError, DataError
 from weitiao.model.ahead import FOR_PREDICTION, import_ahead, libraries_ahead
@@ -79,9 +80,10 @@ def predict_file(
     belongs = None
     if source != "-":
         belongs = _belongs(folder, abstain_below=abstain_below, merged=merged, top=top, decoding=decoding)
+    examples = partial(_examples, folder, source, images, _encoding(folder, source, screen))
     done: Draft | Printed = Printed() if output is None else Draft(output, belongs)
     # Standard input cannot be read twice: it has no total, and a broken row is told when its block is reached.
-    total = None if source == "-" else done.check(_examples(folder, source, images))
+    total = None if source == "-" else done.check(examples())
     if folder.outline and not merged:
         libraries = import_ahead(FOR_PREDICTION, card=True)
     else:
@@ -95,13 +97,13 @@ def predict_file(
         if not merged:
             return Predictor.open(folder)
         # The file's first rows, also when it is gone on with: so the same is decided again.
-        first = block if source == "-" else islice(_examples(folder, source, images), ROWS)
+        first = block if source == "-" else islice(examples(), ROWS)
         return open_merged(folder, list(islice(first, ROWS)), screen)
 
     try:
         _answer(
             opened,
-            islice(_examples(folder, source, images), done.rows, None),
+            islice(examples(), done.rows, None),
             partial(prediction_record, folder.task, abstain_below=abstain_below, top=top),
             partial(withheld, below=abstain_below),
             done,
@@ -160,11 +162,20 @@ def _block(examples: Iterator[Example], rows: int) -> list[Example]:
     return list(islice(examples, rows))
 
 
-def _examples(folder: AdapterFolder, source: str, images: str | None) -> Iterator[Example]:
-    columns, encoding = folder.told.columns, folder.told.encoding
+def _examples(folder: AdapterFolder, source: str, images: str | None, encoding: str) -> Iterator[Example]:
+    columns = folder.told.columns
     section = DataSection(train=source, columns=columns, encoding=encoding, images=images)  # type: ignore[call-arg]
     rows = _standard_input(columns, images or ".") if source == "-" else iter_rows(source, section)
     return (folder.task.example(row, labelled=False) for row in rows)
+
+
+def _encoding(folder: AdapterFolder, source: str, screen: Screen) -> str:
+    """How the source is read; a note where that is not how the run's own rows were."""
+    usual = folder.told.encoding
+    found = usual if source == "-" else encoding_like(data_file(source), usual)
+    if found != usual:
+        screen.note(f"{source}: read as {found}; the run's own rows were {usual}")
+    return found
 
 
 def _refuse_output(output: Path) -> None:
@@ -227,7 +238,7 @@ def _standard_input(columns: Mapping[str, str], images: str) -> Iterator[Row]:
         try:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError:
-            raise DataError(f"{place}: is not UTF-8 text; convert it, or name a file of data.encoding") from None
+            raise DataError(f"{place}: is not UTF-8 text; convert it, or name its file in place of -") from None
         if not line.strip():
             continue
         is_json = line.lstrip().startswith("{")

@@ -1,7 +1,8 @@
 """Answered rows, one JSON object a line, → the file that the user asked for. Two passes, a few rows in memory.
 
 .jsonl     the lines themselves
-.csv       a column for each key of any row, in the order in which they appear; a list or an object is JSON
+.csv       a column for each key of any row, in the order in which they appear; a list or an object is JSON. It begins
+           with UTF-8's mark, without which Excel reads Chinese as another encoding
 .parquet   the same columns. The input's own keep their types where the input is Parquet too. Of any other, the values
            that are not null decide: all whole numbers, all numbers, all booleans, else text, where what is no text is
            JSON (lists, objects, mixed values, whole numbers beyond 64 bits).
@@ -52,7 +53,7 @@ def write(draft: Path, output: Path, source: Path | None) -> None:
 
 
 def _csv(draft: Path, target: Path, source: Path | None) -> None:
-    with target.open("w", encoding="utf-8", newline="") as file:
+    with target.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.DictWriter(file, list(_columns(draft)))
         writer.writeheader()
         writer.writerows({name: _cell(value) for name, value in record.items()} for record in _records(draft))

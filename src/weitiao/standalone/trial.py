@@ -27,6 +27,7 @@ def tried(folder: AdapterFolder, draft: Path, merged: bool, screen: Screen) -> s
     if not rows:
         screen.note("no rows to compare predict.py's answers with the run's on")
         return "not compared, as no held-out rows that it takes were at hand"
+    screen.note(f"comparing predict.py's answers with the run's, on {len(rows)} held-out rows")
     wanted, kind = _of_run(folder, rows)
     agreed = _compared(folder, wanted, _of_program(folder, draft, merged, rows))
     screen.note(f"predict.py beside the run: {agreed}")

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from weitiao.shell import typed
 from weitiao.tracking.shown import Shown, opened
 
 
@@ -59,7 +59,7 @@ class TensorBoard(Other):
         # A run that goes on logs all its points again; purge_step hides those of the files before.
         tracker = TensorBoardTracker(self._start["name"], self._folder, purge_step=0)
         tracker.start()
-        self.notes = [f"TensorBoard: look with: tensorboard --logdir {shlex.quote(str(self._folder))}"]
+        self.notes = [f"TensorBoard: look with: tensorboard --logdir {typed(self._folder)}"]
         return tracker
 
     def log(self, step: int, figures: Mapping[str, float], at: float) -> None:
@@ -85,7 +85,7 @@ class WandB(Other):
         folder = os.environ.get("WANDB_DIR", str(self._folder))
         tracker = WandBTracker(self._start["project"], name=self._start["name"], dir=folder, mode=mode)
         tracker.start()
-        path = shlex.quote(os.path.relpath(Path(tracker.run.dir).parent))
+        path = typed(os.path.relpath(Path(tracker.run.dir).parent))
         offline = f"offline; upload with: wandb sync {path}"
         self.notes = [f"W&B: {tracker.run.url if mode == 'online' else offline}"]
         return tracker
@@ -112,7 +112,7 @@ class MLflow(Other):
             mlflow.set_tracking_uri(place)
         tracker = MLflowTracker(self._start["project"], logging_dir=artifacts, run_name=self._start["name"])
         tracker.start()
-        local = f"look with: mlflow ui --backend-store-uri {shlex.quote(place)}"
+        local = f"look with: mlflow ui --backend-store-uri {typed(place)}"
         self.notes = [f"MLflow: {place if place.startswith('http') else local}"]
         return tracker
 
@@ -135,7 +135,7 @@ class Trackio(Other):
         tracker = TrackioTracker(self._start["project"], name=self._start["name"], embed=False)
         tracker.start()
         show = f"trackio show --project {self._start['project']}"
-        self.notes = [f"Trackio: look with: TRACKIO_DIR={shlex.quote(folder)} {show}"]
+        self.notes = [f"Trackio: look with: TRACKIO_DIR={typed(folder)} {show}"]
         return tracker
 
     def rows(self, step: int, name: str, rows: Sequence[Shown]) -> None:

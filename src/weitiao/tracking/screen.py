@@ -56,8 +56,8 @@ class Screen:
             def advance(count: int = 1, note: str = "") -> None:
                 nonlocal moved
                 moved += count
-                rate = f"{moved / max(time.monotonic() - start, 1e-9):.1f} {unit}/s"
-                progress.update(task, advance=count, rate=rate)
+                rate = moved / max(time.monotonic() - start, 1e-9)
+                progress.update(task, advance=count, rate=f"{_figures(rate)} {unit}/s")
                 if note:
                     progress.update(task, note=note)
 
@@ -75,10 +75,27 @@ class Screen:
             if now - shown >= LINE_EVERY or done + moved == total:
                 shown = now
                 rate = moved / max(now - start, 1e-9)
-                left = (total - done - moved) / rate if rate else 0
-                self.note(f"{title} {done + moved}/{total}  {rate:.1f} {unit}/s  {left:.0f} s left  {note}".rstrip())
+                to_do = total - done - moved
+                left = f"{duration(to_do / rate)} left" if rate and to_do else ""
+                told = (f"{title} {done + moved}/{total}", f"{_figures(rate)} {unit}/s", left, note)
+                self.note("  ".join(filter(None, told)))
 
         yield advance
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `5.2 h`, `3.1 days`."""
+    minutes = seconds / 60
+    if minutes < 1.5:
+        return f"{seconds:.0f} s"
+    if minutes < 120:
+        return f"{minutes:.0f} min"
+    return f"{minutes / 60:.1f} h" if minutes < 48 * 60 else f"{minutes / 1440:.1f} days"
+
+
+def _figures(rate: float) -> str:
+    """A large model on a CPU makes some hundredths of a step in a second."""
+    return f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
 
 
 def _console(silent: bool) -> Console:

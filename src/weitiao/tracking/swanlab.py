@@ -10,11 +10,11 @@ A key is found where SwanLab finds it: SWANLAB_API_KEY, its configuration files,
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weitiao.errors import first_line
+from weitiao.shell import typed
 from weitiao.tracking.shown import Shown, opened
 
 
@@ -64,7 +64,7 @@ class SwanLab:
         if run.mode == "online":
             return f" at {run.url}, kept in {run.dir}"
         if run.mode == "local":
-            return f"; look with: swanlab watch {shlex.quote(str(run.dir.parent))}"
+            return f"; look with: swanlab watch {typed(run.dir.parent)}"
         if run.mode == "offline":
-            return f"; upload with: swanlab sync {shlex.quote(str(run.dir))}"
+            return f"; upload with: swanlab sync {typed(run.dir)}"
         return ""

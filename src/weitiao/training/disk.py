@@ -31,6 +31,10 @@ def most_bytes(adapter: int, checkpoints: int) -> int:
     return 2 * adapter + checkpoints * (1 + MOMENTS) * adapter + ROOM
 
 
+def counted(checkpoints: int) -> str:
+    return "1 checkpoint" if checkpoints == 1 else f"{checkpoints} checkpoints"
+
+
 def free_near(path: Path) -> int:
     """Free bytes of the disk on which a folder is, or would be."""
     return shutil.disk_usage(next(folder for folder in (path, *path.absolute().parents) if folder.exists())).free
@@ -44,7 +48,7 @@ def told_disk(run: RunFolder, adapter: int, checkpoints: int) -> str:
     needed = most_bytes(adapter, checkpoints)
     here = run.bytes_of_adapters  # is overwritten, or counts among those that are kept
     free = free_near(run.path)
-    what = f"{checkpoints} checkpoints of {size((1 + MOMENTS) * adapter)}"
+    what = f"{counted(checkpoints)} of {size((1 + MOMENTS) * adapter)}"
     if needed - here > free:
         raise ConfigError(
             f"{run.path}: the run takes up to {size(needed)} of disk ({what}), and {size(free)} are free; make room, "

@@ -32,6 +32,7 @@ from weitiao.tracking.screen import Screen
 from weitiao.training.checkpoint import Progress, load_checkpoint, save_checkpoint, write_adapter
 from weitiao.training.guards import GradientGuard, LossScale, NonFiniteError
 from weitiao.training.schedule import learning_rate_shares
+from weitiao.training.stopping import Stopping
 from weitiao.types import Encoded
 
 Evaluate = Callable[[], tuple[float, dict[str, float]]]
@@ -117,29 +118,35 @@ class Loop:
         """Train to the end; the best adapter is in `folder.adapter` afterwards.
 
         evaluate: measures the validation rows. None: the last adapter is the best.
-        Raises NonFiniteError when a gradient was NaN or infinite; the weights are those before it.
+        Raises NonFiniteError when a gradient was NaN or infinite; the weights are those before it. KeyboardInterrupt
+        in a step comes behind it, once there is its checkpoint.
         """
         every = self.config.evaluation.steps or self.per_epoch
         self.model.train()
         self._clock = time.monotonic()
+        stopping = Stopping(screen, self.accelerator.num_processes == 1)
         with screen.bar("training", self.total, "steps", self.progress.step) as advance:
             while self.progress.step < self.total and not self.progress.finished:
-                self._update(log, advance)
+                self._update(log, advance, stopping)
                 last = self.progress.step == self.total
                 due = evaluate is not None and (self.progress.step % every == 0 or last)
                 if evaluate is not None and due:
                     self._evaluate(evaluate, folder, told, log, screen)
-                if due or last or self.progress.step % self.config.training.save_steps == 0:
+                saved = self.progress.step % self.config.training.save_steps == 0
+                if due or last or saved or stopping.asked:
                     self._save(folder, told)
+                if stopping.asked:
+                    raise KeyboardInterrupt
         if evaluate is None:
             self._keep_as_best(folder, told)
         if self.graphs is not None:
             self.graphs.rest()
 
-    def _update(self, log: Record, advance: Callable[..., None]) -> None:
+    def _update(self, log: Record, advance: Callable[..., None], stopping: Stopping) -> None:
         """One step, and at the log interval its line."""
-        self._since.append(self.step(self.progress.step))
-        self.progress.step += 1
+        with stopping.at_the_end():
+            self._since.append(self.step(self.progress.step))
+            self.progress.step += 1
         step, note = self.progress.step, ""
         if step % self.config.training.logging_steps == 0 or step == self.total:
             self._refuse_non_finite()

@@ -170,7 +170,7 @@ def calibrate(config: RunConfig, predictor: Predictor, splits: Splits, run: RunF
     fitted = {"temperature": predictor.temperature, "thresholds": predictor.thresholds}
     told = read_task_file(run.adapter).model_copy(update=fitted)
     write_json(run.adapter / TASK_FILE, told.model_dump(mode="json"))
-    screen.note(f"temperature {predictor.temperature:.2f}, fitted on {len(rows)} validation rows")
+    screen.note(f"probabilities calibrated on {len(rows)} validation rows (temperature {predictor.temperature:.2f})")
 
 
 def _validation_rows(config: RunConfig, splits: Splits) -> list[Example]:

@@ -88,7 +88,7 @@ def _train(
     choose_way(config.engine.attention, device, dtype)
     if device.type == "cpu":
         refuse_large(config, base.folder, dtype, encoded, len(common_prefix(encoded)))
-    for note in [*splits.notes, *notes]:
+    for note in [*splits.notes, *splits.repeats, *notes]:
         screen.note(note)
     placement = place(config.model.placement, base.folder, device, dtype)
     screen.note(f"loading {config.model.name} ({base.family_name}) on {device} as {str(dtype).removeprefix('torch.')}")

@@ -120,10 +120,13 @@ class Tokens(Check):
         told: dict[str, Any] = {"rows": lengths_told(whole), "texts": lengths_told(texts), "all": int(whole.sum())}
         # A few very long texts would press all others into one bar.
         usual = texts[texts <= np.quantile(texts, 0.99, method="higher")]
-        told["texts"]["histogram"] = lengths_told(usual)["histogram"]
+        told["texts"]["histogram"] = histogram = lengths_told(usual)["histogram"]
+        longer = texts[texts > usual.max()]
+        end = histogram["edges"][-1]  # lies beyond the longest that is usual
+        histogram["counts"][-1] += int((longer < end).sum())
         told["rows"]["deviation"] = round(float(whole.std()), 3)
         told["answers"] = _summed(_array(self._answers)[train])
-        told["texts"]["longer"] = len(texts) - len(usual)
+        told["texts"]["longer"] = int((longer >= end).sum())
         return {"tokens": {**told, "max_length": most, "above": int((texts > most).sum())}}
 
 

@@ -4,7 +4,8 @@ text,label
 "续航两天,很满意",好评
 
 Commas part the cells of .csv, tabs those of .tsv; a file whose first rows only fit another of `SEPARATORS` is read by
-that one: spreadsheets write semicolons where the comma is the decimal mark.
+that one: spreadsheets write semicolons where the comma is the decimal mark. A header without any of them names the one
+column that there is, whose cells may hold all but the mark that the spreadsheet would have quoted.
 """
 
 from __future__ import annotations
@@ -43,16 +44,19 @@ def read(path: Path, encoding: str) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def separator(path: Path, encoding: str) -> str:
-    """What parts the cells: the first that the header and the rows behind it agree on, else that the header has."""
+    """What parts the cells: the first that the header and the rows behind it agree on, else that the header has. Of one
+    column, the first that parts no cell of it."""
     known = SEPARATORS[path.suffix.lower()]
     in_header = []
     for mark in known:
-        widths = _widths(path, encoding, mark)
+        widths = _widths(path, encoding, mark, SAMPLED)
         if widths[:1] > [1]:
             in_header.append(mark)
             if len(set(widths)) == 1:
                 return mark
-    return (in_header or known)[0]
+    if in_header:
+        return in_header[0]
+    return next((mark for mark in known if set(_widths(path, encoding, mark, None)) == {1}), known[0])
 
 
 def header(cells: Sequence[Any], place: str) -> list[str]:
@@ -71,11 +75,11 @@ def header(cells: Sequence[Any], place: str) -> list[str]:
     return names
 
 
-def _widths(path: Path, encoding: str, mark: str) -> list[int]:
-    """How many cells each of the first rows has; -1 where quotes do not match."""
+def _widths(path: Path, encoding: str, mark: str, rows: int | None) -> list[int]:
+    """How many cells each of the first rows has, or each of all; -1 where quotes do not match."""
     found: list[int] = []
     try:
-        for _, cells in islice(_cells(path, encoding, mark), SAMPLED):
+        for _, cells in islice(_cells(path, encoding, mark), rows):
             found.append(len(cells))
     except DataError:
         found.append(-1)

@@ -11,6 +11,8 @@ from typing import TextIO
 
 from weitiao.errors import DataError
 
+TEXT_FILES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
+"""Extensions of the formats that are read as text."""
 BLOCK = 1 << 16
 """Characters or bytes read at once."""
 # UTF-32's little-endian mark begins with UTF-16's, so it is looked for first.
@@ -24,6 +26,9 @@ MARKS = (
 GB2312_SHARE = 0.9
 """Share of the characters beyond ASCII that GB2312 holds in ordinary Chinese text; other bytes read as GB18030 give
 rarer ones."""
+GB_NAMES = ("gb18030", "gbk", "gb2312")
+UTF_8_CHARACTERS = 8
+"""Chinese characters from which on a text that is valid UTF-8 is no GB18030: of few, both may be true."""
 UTF_16_ZEROS = 0.005
 """Share of the characters of UTF-16 that are ASCII, and so half zero: separators and line breaks, at the least."""
 
@@ -70,6 +75,19 @@ def sniffed(path: Path) -> str:
     )
 
 
+def encoding_like(path: Path, usual: str) -> str:
+    """Encoding of a file that comes to a run whose own rows were read as `usual`: that of its bytes, which may differ,
+    and `usual` where they do not tell."""
+    if not path.is_file() or path.suffix.lower() not in TEXT_FILES:
+        return usual
+    try:
+        found = sniffed(path)
+    except DataError:
+        return usual
+    kept = found == "gb18030" and not usual.startswith("utf") and _reads_as(path, usual)
+    return usual if kept else found
+
+
 def _utf_16(start: bytes) -> str | None:
     """The UTF-16 of a text without a mark, if it looks like one."""
     low, high = start[::2].count(0), start[1::2].count(0)
@@ -89,7 +107,7 @@ def _codec(path: Path, encoding: str) -> str:
     """Name of the codec to read with: one that skips the mark when there is one."""
     name = _known(path, encoding)
     with path.open("rb") as raw:
-        start = raw.read(4)
+        start = raw.read(BLOCK)
     for mark, marked in MARKS:
         if start.startswith(mark):
             if not name.startswith(marked):
@@ -100,7 +118,19 @@ def _codec(path: Path, encoding: str) -> str:
             return "utf-8-sig" if marked == "utf-8" else marked
     if name in ("utf-16", "utf-32"):
         raise DataError(f"{path}:1: has no byte-order mark of {name.upper()}; set data.encoding={name}-le (or -be)")
+    if name in GB_NAMES and _is_utf_8(start):
+        raise DataError(
+            f"{path}:1: is UTF-8, but data.encoding is {encoding}; set data.encoding=utf-8, or save all files alike"
+        )
     return name
+
+
+def _is_utf_8(start: bytes) -> bool:
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    return sum(character > "\u07ff" for character in text) >= UTF_8_CHARACTERS
 
 
 def _known(path: Path, encoding: str) -> str:
