@@ -1,6 +1,7 @@
 """Imports point one way, and what starts fast stays without torch."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,35 +11,9 @@ import pytest
 import weitiao
 
 ROOT = Path(weitiao.__file__).parent
-ORDER = (
-    *(
-        "errors",
-        "types",
-        "other_spellings",
-        "shell",
-        "config",
-        "run_folder",
-        "images",
-        "hub",
-        "metrics",
-        "tracking",
-        "tasks",
-        "families",
-        "data",
-    ),
-    *(
-        "model",
-        "engine",
-        "prediction",
-        "report",
-        "training",
-        "standalone · cost",
-        "init · check · preview · demo · export · serve · bench · doctor · runs · curve",
-        "commands",
-        "cli",
-        "__main__",
-    ),
-)
+CONTRIBUTING = (Path(__file__).parents[1] / "CONTRIBUTING.md").read_text("utf-8")
+ORDER = " ".join(re.findall(r"`(errors ←[^`]*)`", CONTRIBUTING)[0].split()).split(" ← ")
+"""As it is told there."""
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms.split(" · ")}
 FILES = sorted(path for path in ROOT.rglob("*.py") if path.parent != ROOT or path.stem != "__init__")
 
