@@ -306,8 +306,7 @@ def sweep(asked: argparse.Namespace) -> int:
     if not left:
         return 0
     with tempfile.TemporaryDirectory(prefix="weitiao-defaults-") as folder:
-        bench, setting = Bench(asked, Path(folder)), None
-        known: dict[tuple[str, int], Setting] = {}
+        bench, known = Bench(asked, Path(folder)), dict[tuple[str, int], Setting]()
         for number, one in enumerate(left, 1):
             if time.monotonic() > end:
                 said(f"{asked.minutes:g} minutes are over; the same command goes on")
@@ -317,11 +316,11 @@ def sweep(asked: argparse.Namespace) -> int:
             if place not in known:
                 fetched(asked.data, one.set)
                 known[place] = Setting(asked, bench, *place)
-            if setting is not known[place]:
-                if setting is not None:
-                    setting.predictor = None
-                    gc.collect()
-                setting = known[place]
+            setting = known[place]
+            if setting.predictor is None:
+                for other in known.values():
+                    other.predictor = None
+                gc.collect()
                 setting.open()
             told = dict(zip(KEY, key(asked, one), strict=True)) | trained(setting, one)
             gc.collect()  # graphs and their memory hang in cycles

@@ -127,8 +127,11 @@ def listed(asked: argparse.Namespace, chosen: Iterable[Measurement]) -> str:
 
 
 def summary(found: Found) -> str:
-    """The bars in Markdown."""
-    lines = ["| bar | wanted | seen | met |", "|---|---|---|---|"]
+    """The bars in Markdown, and where the measurements ran."""
+    told = [record["found"] for record in found.values() if record["found"]]
+    machines = [one["machine"] for one in told if isinstance(one.get("machine"), dict)]
+    places = {f"{one['shape']} on {one.get('gpu') or one['processor']}" for one in machines}
+    lines = ["; ".join(sorted(places)), "", "| bar | wanted | seen | met |", "|---|---|---|---|"]
     for bar in BARS:
         value = bar.seen(found)
         shown, met = ("not measured", "") if value is None else (f"{value:.4g}", "yes" if bar.met(value) else "no")

@@ -68,14 +68,17 @@ def data(folder: Path, sets: Path | None, test_rows: int) -> dict[str, Any]:
 
 
 def model(folder: Path, source: str) -> dict[str, Any]:
-    """The GGUF file's weights in float32, as `weitiao train` converts them, in FOLDER/model."""
+    """The GGUF file's weights in float32, as `weitiao train` converts them, in FOLDER/model; or a folder's copy."""
     from weitiao.config import ModelSection
     from weitiao.model.files import model_folder
 
     start = time.monotonic()
     made = model_folder(ModelSection(name=source, cache_dir=str(folder / "cache")))
     shutil.rmtree(folder / "model", ignore_errors=True)
-    made.rename(folder / "model")
+    if Path(source).is_dir():
+        shutil.copytree(made, folder / "model")
+    else:
+        made.rename(folder / "model")
     size = sum(file.stat().st_size for file in (folder / "model").iterdir())
     return {"source": source, "seconds": time.monotonic() - start, "gib": size / GIB}
 
