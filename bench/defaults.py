@@ -23,14 +23,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from weitiao.config import RunConfig, load_config
-from weitiao.cost.at_hand import card
+from weitiao.cost.at_hand import Card, card
 from weitiao.data.fetch import fetch
 from weitiao.data.pack import steps_per_epoch
 from weitiao.data.splits import Splits, load
@@ -107,7 +107,7 @@ def point(name: str, rows: int, made: Proposal, multiples: Sequence[float] = (1,
 
 def proposed(asked: argparse.Namespace, name: str, rows: int, texts: Sequence[str] = ()) -> Proposal:
     """What `weitiao init` would write for a file of so many training rows."""
-    here = card()
+    here = card_here()
     made = proposal(
         SETS[name],
         Rows(rows, asked.validation_rows, asked.test_rows),
@@ -119,6 +119,11 @@ def proposed(asked: argparse.Namespace, name: str, rows: int, texts: Sequence[st
     if "train_rows" in made.limits:
         sys.exit(f"--rows {rows}: without a card init takes {made.limits['train_rows']} of them; say --gib 80")
     return made
+
+
+@cache
+def card_here() -> Card | None:
+    return card()
 
 
 def key(asked: argparse.Namespace, one: Point) -> tuple[Any, ...]:

@@ -83,7 +83,7 @@ def measured(one: Measurement, limit: float, folder: Path) -> dict[str, Any]:
     start = time.monotonic()
     out, log = folder / f"{one.name}.out", folder / f"{one.name}.log"
     with out.open("wb") as printed, log.open("wb") as told:
-        process = subprocess.Popen(command, stdout=printed, stderr=told, env=environment, start_new_session=True)
+        process = subprocess.Popen(command, stdout=printed, stderr=told, env=environment, process_group=0)
         status: int | str
         try:
             status = process.wait(timeout=limit)
