@@ -7,6 +7,7 @@ import ast
 import importlib.util
 import json
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import nbformat
 import pytest
 
 from runs import lively_model
-from tiny import old_glm
+from tiny import old_glm, small_classification
 from tutorial_files import ccfbdci, coco_caption, data_vl, fudan_news
 from weitiao.config import RunConfig, load_config
 
@@ -109,7 +110,47 @@ def executed(name: str, folder: Path, parameters: Mapping[str, Any]) -> dict[str
     return shown
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_quickstart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of one's own, from init to the zip, with no network to ask."""
+    small_classification(folder / "reviews.jsonl")
+    monkeypatch.setenv("WEITIAO_OFFLINE", "1")
+    given = {"FILE": "reviews.jsonl", "MODEL": "model", "OVERRIDES": [*STEPS, "data.test=0.25", "model.device=cpu"]}
+    book = _runner().run(ROOT / "notebooks" / "quickstart.ipynb", folder, given, timeout=300)
+    shown = {cell.id: "".join(map(_text, cell.outputs)) for cell in book.cells if cell.cell_type == "code"}
+    assert "platform" in shown["install"]
+    assert "task: classification, since" in shown["init"]
+    assert "nothing found" in shown["check"]
+    assert "training 3/3" in shown["train"]
+    assert all(name in shown["metrics"] for name in ("finetuned", "untuned", "majority", "tfidf"))
+    assert len(re.findall(r"^\d", shown["predict"], flags=re.MULTILINE)) == 5
+    assert zipfile.is_zipfile(folder / "run.zip")
+
+
+@pytest.mark.parametrize("name", ["weitiao-0.1.0-py3-none-any.whl", "weitiao-main.zip", "src", ""])
+def test_what_quickstart_installs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies beside the page; where nothing does, a sentence says what to do."""
+    cells = nbformat.read(ROOT / "notebooks" / "quickstart.ipynb", as_version=4).cells
+    (cell,) = [cell for cell in cells if cell.id == "install"]
+    names: dict[str, Any] = {}
+    exec(cell.source.partition("\nif importlib")[0], names)
+    (tmp_path / "in").mkdir()
+    monkeypatch.chdir(tmp_path / "in")
+    if not name:
+        with pytest.raises(SystemExit, match="upload weitiao-"):
+            names["source"]()
+        return
+    if name == "src":
+        (tmp_path / "src" / "weitiao").mkdir(parents=True)
+        assert names["source"]() == str(tmp_path)
+        return
+    Path(name).touch()
+    assert names["source"]() == name
+
+
+TUTORIAL = [path for path in NOTEBOOKS if path.stem.startswith("train_")]
+
+
+@pytest.mark.parametrize("path", TUTORIAL, ids=lambda path: path.stem)
 def test_a_notebook_trains_as_its_script_does(path: Path) -> None:
     (cell,) = [cell for cell in nbformat.read(path, as_version=4).cells if cell.id == "config"]
     theirs = config_in(cell.source, _parameters(path))
