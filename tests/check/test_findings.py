@@ -136,6 +136,19 @@ def test_shortened_texts(tmp_path: Path, rows: Any) -> None:
     assert told["tokens"]["above"] == found["count"]
 
 
+def test_by_how_much_each_class_is_shortened(tmp_path: Path, rows: Any) -> None:
+    more = [{"text": LONG * (1 + at % 3), "label": "好评" if at < 3 else "差评"} for at in (0, 1, 2, 5)]
+    told = checked(tmp_path, [*rows, *more], data={"max_length": 64})
+    lost = re.search(
+        r"by class: 好评 (\d) \((\d+) tokens\), 差评 1 \((\d+) tokens\)$", named(told, "shortened")["what"]
+    )
+    assert lost, named(told, "shortened")["what"]
+    count, usual, most = map(int, lost.groups())
+    assert count in (2, 3)
+    assert 0 < usual < most
+    assert named(told, "shortened")["examples"][0]["text"] == f"{most} tokens left out"
+
+
 def test_entities_in_the_part_that_is_left_out(tmp_path: Path, entities: Any) -> None:
     text = LONG + "王小明" + LONG
     row = {"text": text, "entities": [entity(text, len(LONG), len(LONG) + 3, "人名")]}
@@ -158,6 +171,16 @@ def test_labels_of_the_same_tokens(tmp_path: Path, rows: Any) -> None:
     more = [{"text": f"第{at}杯", "label": ("caf\u00e9", "cafe\u0301")[at % 2]} for at in range(12)]
     told = checked(tmp_path, [*rows, *more])
     assert named(told, "same-tokens")["level"] == "error"
+
+
+def test_a_label_that_is_split_oddly(tmp_path: Path, rows: Any) -> None:
+    """As Chinese is by a model of English: this tokenizer has a token for each letter, and three for each sign."""
+    labels = ("sports", "politics", "culture", "体育")
+    told = checked(tmp_path, [{"text": row["text"], "label": labels[at % 4]} for at, row in enumerate(rows)])
+    found = named(told, "split-label")
+    assert (found["level"], found["count"]) == ("note", 1)
+    assert found["examples"][0]["text"] == "'体育' is 6 tokens"
+    assert "1 of 4 labels with more tokens than characters" in found["what"]
 
 
 def test_a_label_that_begins_another_is_fine(tmp_path: Path, rows: Any) -> None:

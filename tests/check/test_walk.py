@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from texts import texts
 from tiny import small_classification, small_ner, write_rows
 from weitiao.check import walk
 from weitiao.check.checks.tokens import Tokens
+from weitiao.check.meetings import Meetings
 from weitiao.check.page import page
 from weitiao.check.reading import task_of
+from weitiao.check.screen import show
 from weitiao.check.walk import check, setting_of, walked
 from weitiao.data.splits import NAMES, load
 from weitiao.model.base import open_base
@@ -153,3 +156,25 @@ def test_an_empty_histogram_is_left_out(tmp_path: Path, rows: Any) -> None:
     assert told["tokens"] is None
     assert "<svg" not in page(told, "x")
     assert np.isfinite(told["seconds"])
+
+
+def test_above_the_limit_a_sample_is_looked_at_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As above a million rows."""
+    texts_of = [f"{at:04d} 这家酒店的早餐品种很多，味道也不错，房间干净而且安静。{at:04d}" for at in range(60)]
+    config = config_of(
+        tmp_path, [{"text": text, "label": ("好评", "差评")[at % 2]} for at, text in enumerate(texts_of)]
+    )
+    whole = check(config)
+    assert whole["notes"] == []
+    monkeypatch.setattr("weitiao.check.checks.near.Meetings", lambda shingle: Meetings(shingle, most=20))
+    monkeypatch.setattr("weitiao.check.remembered._program", lambda: "another")
+    some = check(config)
+    (note,) = some["notes"]
+    assert (share := re.fullmatch(r"nearly equal texts were looked for in a sample: ([\d.]+)% of all texts, .*", note))
+    assert 0 < float(share[1]) <= 50
+    assert named(some, "near-conflicts")["count"] < named(whole, "near-conflicts")["count"]
+    show(some)
+    assert "note: nearly equal texts were looked for in a sample" in capsys.readouterr().out
+    assert "looked for in a sample" in page(some, "config.yaml")

@@ -117,15 +117,25 @@ def task_of(data: DataSection, options: TaskOptions) -> Task:
     kind = task_class(options.name)
     most = None if kind.has_labels else FIRST_ROWS
     rows = _TrainingRows(data, most)
-    if data.split_field and not rows and not rows.broken:
-        raise no_row_to_train_on(data)
     try:
         return kind(kind.resolve(options, rows))
     except DataError as error:
+        if data.split_field and not rows and not rows.broken:
+            raise _none_to_train_on(data, data.split_field) from None
         good = _TrainingRows(data, most, lambda row: _resolves(kind, options, row))
         if not good:
             raise good.broken or error from None
         return kind(kind.resolve(options, good))
+
+
+def _none_to_train_on(data: DataSection, field: str) -> DataError:
+    """Why: the first row that says no split, or that none says `train`."""
+    try:
+        for row in iter_rows(data.train, data):
+            split_of(row, field)
+    except DataError as error:
+        return error
+    return no_row_to_train_on(data)
 
 
 def examples(data: DataSection, task: Task, trouble: Trouble) -> Iterator[tuple[str, Example]]:

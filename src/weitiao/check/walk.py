@@ -153,5 +153,7 @@ def _empty(config: RunConfig, table: Table) -> Iterator[Finding]:
         if (name == "train" or asked) and not len(table.of(name)):
             file = named_files(config.data).get(name, config.data.train)
             what = f"no {'training' if name == 'train' else name} rows remain of {file}"
-            do = f"give it rows of its own, or set data.{name}=null" if name != "train" else "add rows"
+            if isinstance(share := getattr(config.data, name), float):
+                what = f"{file}: data.{name}={share:g} gives no {name} rows"
+            do = f"add rows, name a file or set data.{name}=null" if name != "train" else "add rows"
             yield Finding("empty-split", "error", what, do, 1)

@@ -18,6 +18,8 @@ RARE = 5
 """Training rows below which a label is hardly learned."""
 DOMINANT = 0.9
 """Share of the training rows from which on one label drowns the others."""
+ODD = 2
+"""Times the usual tokens a character from which on a label is split oddly."""
 SHOWN = 12
 LISTED = 1_000
 
@@ -31,6 +33,7 @@ class Labels(Check):
         known = dict.fromkeys([*(listed or ()), *(name for names in table.names for name in names)])
         yield from self._variants(known, counts["train"])
         yield from self._same_tokens(known)
+        yield from self._split(known)
         yield from self._rare(known, counts)
         yield from self._dominant(table, counts["train"])
 
@@ -61,6 +64,25 @@ class Labels(Check):
                 finding.add("", ", ".join(map(ascii, names)))
         if finding.count:
             finding.what = f"{finding.count:,} groups of labels that are the same tokens for this model"
+            yield finding
+
+    def _split(self, known: dict[str, None]) -> Iterator[Finding]:
+        """Names that the tokenizer takes apart far more finely than the others: it hardly knows their characters."""
+        sizes = {name: (len(self.setting.encoder.chat.answer_ids(name)), len(name)) for name in known if name}
+        usual = float(np.median([tokens / signs for tokens, signs in sizes.values()])) if sizes else 0.0
+        odd = {
+            name: tokens for name, (tokens, signs) in sizes.items() if tokens > signs and tokens >= ODD * usual * signs
+        }
+        if odd:
+            finding = Finding(
+                "split-label", "note", do=f"rename {'it' if len(odd) == 1 else 'them'} in common characters"
+            )
+            for name, tokens in odd.items():
+                finding.add("", f"{name!r} is {tokens} tokens")
+            finding.what = (
+                f"{_labels(len(odd), len(known))} with more tokens than characters, and {ODD} times as many as usual: "
+                f"{_listed(list(odd.items()))}"
+            )
             yield finding
 
     def _rare(self, known: dict[str, None], counts: dict[str, Counter[str]]) -> Iterator[Finding]:

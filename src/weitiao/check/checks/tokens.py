@@ -101,7 +101,7 @@ class Tokens(Check):
             f"median {int(np.median(removed[cut])):,}, at most {removed[cut].max():,} tokens"
         )
         partly = int(np.isin(cut, self._partly).sum())
-        what += _by_class(table, cut) + (f"; the answer of {partly:,} names something there" if partly else "")
+        what += _by_class(table, cut, removed) + (f"; the answer of {partly:,} names something there" if partly else "")
         longest, limit = int(_array(self._texts)[train].max()), self.setting.encoder.limit
         do = f"data.max_length={longest} keeps all, at the cost of memory and time"
         if longest > limit // 2:
@@ -130,12 +130,17 @@ class Tokens(Check):
         return {"tokens": {**told, "max_length": most, "above": int((texts > most).sum())}}
 
 
-def _by_class(table: Table, cut: Positions) -> str:
-    counted = Counter(", ".join(table.names[stratum]) for stratum in table.stratum[cut].tolist()).most_common()
+def _by_class(table: Table, cut: Positions, removed: Any) -> str:
+    """Rows and, in brackets, the median of the tokens that each loses, of the classes with the most such rows."""
     if len(table.names) < 2:
         return ""
-    listed = "; ".join(f"{clipped(name or 'none', 24)} {count:,}" for name, count in counted[:MOST_CLASSES])
-    return f" (by class: {listed}{'; …' if len(counted) > MOST_CLASSES else ''})"
+    strata = table.stratum[cut]
+    counted = Counter(strata.tolist()).most_common()
+    listed = []
+    for stratum, count in counted[:MOST_CLASSES]:
+        name = clipped(", ".join(table.names[stratum]) or "none", 24)
+        listed.append(f"{name} {count:,} ({int(np.median(removed[cut[strata == stratum]])):,} tokens)")
+    return f"; by class: {', '.join(listed)}{', …' if len(counted) > MOST_CLASSES else ''}"
 
 
 def _summed(lengths: Any) -> dict[str, Any]:
