@@ -89,10 +89,12 @@ def train(
 ) -> None:
     """Fine-tune, measure, and leave a run folder. The same command goes on with an unfinished run."""
     from weitiao.config import load_config
-    from weitiao.report.table import show_metrics
+
+    settings = load_config(config, overrides or [])
+    from weitiao.report.table import show_metrics  # behind what may be wrong with the config, which is told at once
     from weitiao.training.train import train as start
 
-    show_metrics(start(load_config(config, overrides or []), overwrite=overwrite))
+    show_metrics(start(settings, overwrite=overwrite))
 
 
 def curve(
