@@ -88,11 +88,13 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run that the folder holds.")] = False,
 ) -> None:
     """Fine-tune, measure, and leave a run folder. The same command goes on with an unfinished run."""
-    from weitiao.check.first import train as start
     from weitiao.config import load_config
-    from weitiao.report.table import show_metrics
 
     settings = load_config(config, overrides or [])
+    # Behind what may be wrong with the config, which is told at once.
+    from weitiao.check.first import train as start
+    from weitiao.report.table import show_metrics
+
     show_metrics(start(settings, overwrite=overwrite))
     _say_verdict(settings.folder)
 
