@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from weitiao.config import nearest
+from weitiao.config import suggestion
 from weitiao.errors import ConfigError
 from weitiao.tasks.base import Task
 
@@ -25,11 +25,7 @@ DECODINGS = ("exact", "greedy")
 def refuse_decoding(task: Task, decoding: str) -> None:
     """ConfigError for a decoding that there is not, or greedy answers of a task that picks no single label."""
     if decoding not in DECODINGS:
-        hint = nearest(decoding, DECODINGS)
-        raise ConfigError(
-            f"decoding {decoding!r}: no such way"
-            + (f"; did you mean {hint!r}?" if hint else f"; choices: {', '.join(DECODINGS)}")
-        )
+        raise ConfigError(f"decoding {decoding!r}: no such way; {suggestion(decoding, DECODINGS)}")
     if decoding == "greedy" and not task.picks_one:
         why = "several labels are chosen by their probabilities" if task.lists_labels else "its answers always are"
         raise ConfigError(f"decoding greedy: is for one label of a list ({task.name}: {why}); leave it out")
