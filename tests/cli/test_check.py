@@ -20,16 +20,16 @@ def test_clean_rows(work: Path, weitiao: Any) -> None:
 
 
 def test_errors_give_exit_code_2(work: Path, weitiao: Any) -> None:
-    write_rows(work / "bad.jsonl", [{"text": "很好", "label": "好评"}, {"text": "", "label": "好评"}])
+    write_rows(work / "bad.jsonl", [{"text": "很好", "label": "好评"}, *[{"text": "", "label": "好评"}] * 2])
     done = weitiao(work, "check", "config.yaml", "data.train=bad.jsonl", "data.validation=null")
     assert done.returncode == 2
     assert done.stderr == ""
-    assert "✗ bad-row  1 row without what the task needs" in done.stdout
+    assert "✗ bad-row  2 rows without what the task needs" in done.stdout
     assert "bad.jsonl:2  the text is empty" in done.stdout
     refused = weitiao(work, "train", "config.yaml", "data.train=bad.jsonl", "data.validation=null")
     assert refused.returncode == 2
     assert "bad.jsonl:2: the text is empty" in refused.stderr
-    assert "; `weitiao check` lists all such rows" in refused.stderr
+    assert "(and 1 more: `weitiao check` lists what training refuses)" in refused.stderr
 
 
 def test_json_and_another_page(work: Path, weitiao: Any) -> None:

@@ -194,7 +194,7 @@ def test_a_spoilt_tree_is_found(setup: Setup, monkeypatch: pytest.MonkeyPatch) -
     """Siblings that see each other change a score by far more than the tolerance."""
     prefix, asked = prompts()
     monkeypatch.setattr(
-        "weitiao.engine.attention_plan._tree_mask", lambda _, width: torch.ones(width, width, dtype=torch.bool).tril()
+        "weitiao.engine.attention_ways._tree_mask", lambda _, width: torch.ones(width, width, dtype=torch.bool).tril()
     )
     [row] = setup.scorer().scores(prefix, behind(asked[1:2]), [setup.candidates()])
     wanted = np.array([setup.label(prefix + asked[1], label) for label in LABELS])

@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,10 @@ def test_an_interrupted_process_leaves_a_readable_run(
     config = run_config(tmp_path, qwen2_folder, classification_file, *SWANLAB, "training.max_steps=100000")
     (tmp_path / "config.yaml").write_text(dump_yaml(config), "utf-8")
     command = [sys.executable, "-m", "weitiao.cli", "train", str(tmp_path / "config.yaml")]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+    # Programs that a shell starts in the background ignore Ctrl-C, and so do theirs.
+    heeded = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    options: dict[str, Any] = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen(command, preexec_fn=heeded, **options) as process:
         until(lambda: any((config.folder / "tracking" / "swanlab").glob("run-*/files/config.yaml")))
         until(lambda: len(wanted_curves(config.folder)["train/loss"]) > 5)
         os.killpg(process.pid, sent)
