@@ -52,7 +52,7 @@ def alone(folder: Path, rows: Path, *options: str) -> subprocess.CompletedProces
 
 def answers(folder: Path, rows: list[Any], tmp: Path) -> list[dict[str, Any]]:
     done = alone(folder, write_rows(tmp / "asked.jsonl", rows))
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

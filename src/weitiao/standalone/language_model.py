@@ -7,18 +7,25 @@ import inspect
 import json
 import math
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 
 HERE = Path(__file__).resolve().parent
 SETTINGS = json.loads((HERE / "settings.json").read_text("utf-8"))
 STOP = SETTINGS["stop_ids"][0]
 CUT_MARK = "…"
 LABELS_AT_ONCE = 64
+
+# Loading draws a bar and gives notices for who writes such programs: nothing of the answers.
+logging.disable_progress_bar()
+logging.set_verbosity_error()
+warnings.simplefilter("ignore", FutureWarning)
 
 
 class Text:
