@@ -214,3 +214,10 @@ def test_overwrite_trains_again(trained: Path, weitiao: Any) -> None:
     assert "nothing was measured" in done.stderr
     assert json.loads((trained / "output/run/adapter/adapter_config.json").read_text("utf-8"))["r"] == 4
     assert not (trained / "output/run/predictions.jsonl").exists()
+
+
+def test_entities_are_to_be_answered_as_json(work: Path, weitiao: Any) -> None:
+    """In a cell of a table they are hard to read."""
+    done = weitiao(work, "train", "ner.yaml", "training.max_steps=1", "evaluation.untuned=false", "run.name=names")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("next:\n  weitiao predict output/names FILE -o answers.jsonl\n")

@@ -148,4 +148,12 @@ def test_the_conclusion_is_a_sentence() -> None:
     assert conclusion(FOUND | {"rises": True}, Words("en")) == (
         "Twice the rows (800 → 1,600): accuracy 0.710 → 0.740 [0.710, 0.770]; four times: 0.760 [0.720, 0.800]."
     )
-    assert "(800 → 1,600) would reach 0.770 at most" in conclusion(FOUND | {"rises": False}, Words("en"))
+    flat = conclusion(FOUND | {"rises": False}, Words("en"))
+    assert flat.startswith("More rows like these are not expected to help")
+    assert "(800 → 1,600) would reach 0.770 at most" in flat
+
+
+def test_wide_intervals_are_not_called_flat() -> None:
+    twice, fourfold = FOUND["predictions"]
+    wide = FOUND | {"rises": False, "predictions": [twice | {"high": 1.0}, fourfold]}
+    assert conclusion(wide, Words("en")).startswith("These points cannot tell whether more rows help")

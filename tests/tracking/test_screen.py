@@ -31,3 +31,13 @@ def test_lines_of_a_slow_run(monkeypatch: pytest.MonkeyPatch) -> None:
         "training 2/30  0.0025 steps/s  3.1 h left  loss 2.301",
         "training 30/30  0.03 steps/s",
     ]
+
+
+def test_no_line_before_anything_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 400.0, 800.0])
+    monkeypatch.setattr(screen.time, "monotonic", lambda: next(clock))
+    out = io.StringIO()
+    with Screen(Console(file=out, soft_wrap=True)).bar("validating", 4, "rows") as advance:
+        advance(0)
+        advance(2)
+    assert out.getvalue().splitlines() == ["validating 2/4  0.0025 rows/s  13 min left"]

@@ -148,5 +148,7 @@ def _say_verdict(run: Path) -> None:
     from weitiao.report.words import Words
     from weitiao.shell import typed
 
-    print("\n".join(sentences(read_run(run), Words("en"))))
-    print(f"next:\n  {typed('weitiao', 'predict', run, 'FILE', '-o', 'answers.csv')}")
+    read = read_run(run)
+    answers = "answers.csv" if read.task.lists_labels else "answers.jsonl"
+    print("\n".join(sentences(read, Words("en"))))
+    print(f"next:\n  {typed('weitiao', 'predict', run, 'FILE', '-o', answers)}")

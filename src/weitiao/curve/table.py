@@ -16,7 +16,8 @@ def curve_table(found: Mapping[str, Any]) -> Table:
     title = f"{found['task']} · {found['headline']} on {found['test_rows']} {found['split']} rows · 90 % intervals"
     table = Table(title=title, title_justify="left")
     for name in ("share", "rows", "steps", "seeds", found["headline"], *(NAMES.get(name, name) for name in others)):
-        table.add_column(name, justify="right", no_wrap=True, style="bold" if name == found["headline"] else "")
+        own = name == found["headline"]
+        table.add_column(name, justify="right", no_wrap=own, overflow="fold", style="bold" if own else "")
     for point in found["points"]:
         cells = [f"{point['share']:g} %", f"{point['rows']:,}", _steps(point), str(len(point["seeds"])), _score(point)]
         table.add_row(*cells, *(f"{point['systems'][name]:.3f}" for name in others))

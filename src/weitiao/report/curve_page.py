@@ -34,13 +34,18 @@ def page(found: Found, name: str, language: str) -> str:
     )
 
 
+MOST_FLAT = 0.1
+"""Of the metric: below it lies what twice the rows may gain where they are said not to help (reckoned)."""
+
+
 def conclusion(found: Found, w: Words) -> str:
     """What follows for someone who could label more rows, in a sentence."""
     metric, last, (twice, fourfold) = w.metric(found["headline"]), found["points"][-1], found["predictions"]
     values = {"metric": metric, "last": number(last["rows"]), "rows": number(twice["rows"])}
     values["before"] = number(last["score"])
     if not found["rises"]:
-        return w.say("curve_flat", **values, bound=number(twice["high"]))
+        flat = twice["high"] - last["score"] < MOST_FLAT
+        return w.say("curve_flat" if flat else "curve_unsure", **values, bound=number(twice["high"]))
     return w.say("curve_rises", **values, twice=scored(twice), fourfold=scored(fourfold))
 
 

@@ -40,7 +40,13 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("system", no_wrap=True)
     for column in columns:
-        table.add_column(column, justify="right", style="bold" if column == headline else "", no_wrap=True)
+        table.add_column(
+            column,
+            justify="right",
+            style="bold" if column == headline else "",
+            overflow="fold",
+            no_wrap=column == headline,
+        )
     for name, values in sorted(systems.items(), key=lambda item: -item[1][headline]):
         table.add_row(NAMES.get(name, name), *(_cell(values, column, column == headline) for column in columns))
     return table

@@ -72,7 +72,7 @@ class Screen:
             nonlocal moved, shown
             moved += count
             now = time.monotonic()
-            if now - shown >= LINE_EVERY or done + moved == total:
+            if moved and (now - shown >= LINE_EVERY or done + moved == total):
                 shown = now
                 rate = moved / max(now - start, 1e-9)
                 to_do = total - done - moved

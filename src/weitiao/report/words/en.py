@@ -210,6 +210,8 @@ WORDS = {
     "curve_rises": "Twice the rows ({last} → {rows}): {metric} {before} → {twice}; four times: {fourfold}.",
     "curve_flat": "More rows like these are not expected to help, as far as these points show: {metric} ({before}) "
     "does not rise with them by more than chance, and twice the rows ({last} → {rows}) would reach {bound} at most.",
+    "curve_unsure": "These points cannot tell whether more rows help: {metric} ({before}) does not rise with them by "
+    "more than chance, but twice the rows ({last} → {rows}) could reach {bound}. More test rows or seeds would tell.",
     "curve_figure": "{metric} by the number of training rows",
     "curve_note": "Intervals are 90 %. Points: mean of the seeds; what the choice of the {n} measured rows and the "
     "spread of the seeds leave open is added. Dashed: beyond what was measured, for one run on other rows like these.",

@@ -201,6 +201,8 @@ WORDS = {
     "curve_rises": "数据加倍（{last} → {rows} 行）：{metric} {before} → {twice}；四倍：{fourfold}。",
     "curve_flat": "就这些点来看，再加同类数据预计没有帮助：{metric}（{before}）随行数的上升没有超出偶然，"
     "加倍（{last} → {rows} 行）最多到 {bound}。",
+    "curve_unsure": "这些点还看不出增加数据有没有帮助：{metric}（{before}）随行数的上升没有超出偶然，"
+    "但加倍（{last} → {rows} 行）可能达到 {bound}。更多测试数据或随机种子才能看清。",
     "curve_figure": "{metric} 随训练行数的变化",
     "curve_note": "区间均为 90 %。各点为多个随机种子的平均；{n} 行测试数据的抽样与种子间的差异相加。"
     "虚线：超出实测的部分，针对在另一批同类数据上测量的单次训练。",
