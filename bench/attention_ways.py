@@ -2,6 +2,7 @@
 
     python bench/attention_ways.py --device cuda                    12 query and 2 key heads of 128, as Qwen2-1.5B has
     python bench/attention_ways.py --device cpu --tokens 1024
+    python bench/attention_ways.py --long                           rows of 1,000 to 4,000 tokens
 
 Of packs of about so many tokens behind prefixes of several lengths; rows are NER-like, 53 tokens on average. Error: of
 output and gradients, ‖Δ‖/‖wanted‖ at most, against the whole matrix of scores in float32 (float64 on a CPU).
@@ -9,6 +10,8 @@ output and gradients, ‖Δ‖/‖wanted‖ at most, against the whole matrix of
     rows    every row a batch entry, masked          varlen   torch's kernel over K/V gathered for each row
     flash   the flash kernel twice, rows and prefix  short    our own kernels for short rows
     flex    FlexAttention over rows of 1,024 tokens, each with the prefix's K/V, in masks made outside of the clock
+
+Long rows by the flash kernel alone: with the prefix once (`flash`), and with a copy of it in each row (`apart`).
 """
 
 from __future__ import annotations
@@ -37,17 +40,25 @@ def main() -> None:
     parser.add_argument("--prefix", type=int, nargs="+", default=[0, 35, 104, 400])
     parser.add_argument("--heads", type=int, nargs=2, default=[12, 2])
     parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--long", action="store_true")
     told = parser.parse_args()
     heads = Heads(*told.heads, told.size, told.size**-0.5, interleaved=False)
     name = torch.cuda.get_device_name() if told.device == "cuda" else f"cpu, {torch.get_num_threads()} threads"
     print(f"torch {torch.__version__}, {name}, heads {heads.query}/{heads.key} × {heads.size}")
+    device = torch.device(told.device)
     for tokens in told.tokens:
         for prefix in told.prefix:
-            measured(torch.device(told.device), tokens, prefix, heads)
+            lengths = rows_of(tokens - prefix, told.long)
+            names = ("flash",) if told.long else ()
+            measured(device, prefix, lengths, heads, names)
+            if told.long and prefix:
+                measured(device, 0, [prefix + length for length in lengths], heads, names, f"apart {prefix}")
 
 
-def measured(device: torch.device, tokens: int, prefix: int, heads: Heads) -> None:
-    lengths = rows_of(tokens - prefix)
+def measured(
+    device: torch.device, prefix: int, lengths: Sequence[int], heads: Heads, names: Sequence[str], called: str = ""
+) -> None:
+    """names: of the ways; none stands for all. called: in place of the way's name."""
     total = prefix + sum(lengths)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     torch.manual_seed(0)
@@ -55,17 +66,17 @@ def measured(device: torch.device, tokens: int, prefix: int, heads: Heads) -> No
     g = torch.randn(total, heads.query * heads.size, device=device, dtype=dtype)
     wide = torch.float32 if device.type == "cuda" else torch.float64
     wanted = outcome(
-        planned(AttentionPlan(prefix, lengths, (None,) * len(lengths), device, "dense"), heads),
+        planned(AttentionPlan(prefix, tuple(lengths), (None,) * len(lengths), device, "dense"), heads),
         qkv.to(wide),
         g.to(wide),
     )
     for name, way in ways(device, prefix, lengths, heads).items():
+        if names and name not in names:
+            continue
         found = outcome(way, qkv, g)
         error = max(float((a.to(wide) - b).norm() / b.norm()) for a, b in zip(found, wanted, strict=True))
-        print(
-            f"{total:6} tokens, prefix {prefix:3}  {name:7} {seconds(way, qkv, g) * 1e3:8.3f} ms  error {error:.1e}",
-            flush=True,
-        )
+        taken, shown = seconds(way, qkv, g) * 1e3, called or name
+        print(f"{total:6} tokens, prefix {prefix:3}  {shown:9} {taken:8.3f} ms  error {error:.1e}", flush=True)
 
 
 def ways(device: torch.device, prefix: int, lengths: Sequence[int], heads: Heads) -> dict[str, Qkv]:
@@ -148,12 +159,13 @@ def flex(device: torch.device, prefix: int, lengths: Sequence[int], heads: Heads
     return way
 
 
-def rows_of(tokens: int) -> tuple[int, ...]:
-    """Lengths with a mean of 53, together a multiple of the split's grain."""
+def rows_of(tokens: int, long: bool = False) -> tuple[int, ...]:
+    """Lengths with a mean of 53, or from 1,000 to 4,000, together a multiple of the split's grain."""
     draw, lengths = random.Random(0), []
     left = tokens // GRAIN * GRAIN
     while left > 0:
-        lengths.append(min(left, max(4, round(draw.lognormvariate(math.log(48), 0.45)))))
+        length = draw.randint(1000, 4000) if long else max(4, round(draw.lognormvariate(math.log(48), 0.45)))
+        lengths.append(min(left, length))
         left -= lengths[-1]
     return tuple(lengths)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -73,10 +74,22 @@ def test_more_never_takes_less(profile: str, samples: int, times: float, what: s
         larger = model_of(num_hidden_layers=round(28 * times))
     else:
         more = replace(work, answered=round(100 * times))
-    (memory, time), (memory_of_more, time_of_more) = cost(work, made=made), cost(more, made=larger)
-    # Where a step is the whole file nothing is left to chance, and of a longer row fewer fit into a pack.
-    assert memory_of_more >= memory * {"rows": 0.9, "samples": 0.9, "longer": 0.98}.get(what, 1)
+    # Any step is one pack: two of them are smaller.
+    whole = {"engine": {"tokens_per_pack": 10**8}}
+    (memory, time), (memory_of_more, time_of_more) = cost(work, made=made, **whole), cost(more, made=larger, **whole)
+    # Where a step is the whole file nothing is left to chance.
+    assert memory_of_more >= memory * {"rows": 0.9, "samples": 0.9}.get(what, 1)
     assert time_of_more >= time * (0.95 if what == "rows" else 1)
+
+
+@given(st.sampled_from(["ner", "classification", "documents"]), st.integers(1, 1024), st.integers(64, 100_000))
+def test_the_largest_pack_has_room_and_is_part_of_a_step(profile: str, samples: int, tokens: int) -> None:
+    work = work_of(profile, samples)
+    own, read = work.largest_pack(tokens)
+    most = work.own.of_step(work.rows, work.samples, work.steps)[1]
+    room = max(tokens - work.prefix, work.own.most)
+    assert 0 < read <= own <= min(room, most)
+    assert own * math.ceil(most / room) >= most
 
 
 @pytest.mark.parametrize("key", KINDS)

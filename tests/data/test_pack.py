@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weitiao.data.pack import PackRow, bins, pack, samples_of_step, steps_per_epoch, training_row
+from weitiao.data.pack import PackRow, bins, even_bins, pack, samples_of_step, steps_per_epoch, training_row
 from weitiao.types import Encoded
 
 sizes = st.lists(st.integers(1, 40), max_size=30)
@@ -50,6 +50,22 @@ def test_bins_keep_to_their_capacity(lengths, capacity):
 def test_rows_of_a_bin_are_of_similar_length():
     assert bins([1, 9, 2, 8], 10) == [[1, 0], [3, 2]]
     assert bins([], 10) == []
+
+
+@given(sizes, st.integers(1, 60))
+def test_even_bins_are_as_few_and_no_fuller(lengths, capacity):
+    full, even = bins(lengths, capacity), even_bins(lengths, capacity)
+    assert sorted(i for members in even for i in members) == list(range(len(lengths)))
+    assert len(even) == len(full)
+    fullest = [max((sum(lengths[i] for i in members) for members in found), default=0) for found in (even, full)]
+    assert fullest[0] <= fullest[1]
+
+
+def test_even_bins_share_what_does_not_fit_into_one():
+    lengths = [draw % 40 + 1 for draw in range(0, 4000, 37)]
+    totals = [sum(lengths[i] for i in members) for members in even_bins(lengths, 1500)]
+    assert sum(lengths) / 1500 < len(totals) == 2
+    assert max(totals) <= 1.05 * min(totals)
 
 
 @given(sizes, st.integers(0, 20), st.integers(1, 60))

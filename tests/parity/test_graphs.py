@@ -23,6 +23,7 @@ from weitiao.engine.forward import Forward
 from weitiao.engine.graphs import PADDING, PackGraphs, RecordedCall, Size, planned
 from weitiao.engine.room import GRAIN
 from weitiao.engine.split_attention import BLOCK, split_layout
+from weitiao.training.loop import Loop
 
 
 @pytest.fixture
@@ -173,15 +174,26 @@ def test_a_function_is_recorded_at_its_second_call() -> None:
 
 
 @pytest.mark.usefixtures("_on_a_host")
-@pytest.mark.parametrize("more", [(), ("lora.lora_dropout=0.2",)], ids=["plain", "dropout"])
+@pytest.mark.parametrize(
+    ("more", "long"),
+    [((), False), (("lora.lora_dropout=0.2",), False), ((), True)],
+    ids=["plain", "dropout", "long rows that share nothing"],
+)
 def test_a_run_learns_the_same_by_graphs(
     qwen2_folder: Path,
     classification_file: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     more: tuple[str, ...],
+    long: bool,
 ) -> None:
     """Weights, moments and learning rate too stay where a graph finds them."""
+    prefixes: list[bool] = []
+    step = Loop.step
+    monkeypatch.setattr(Loop, "step", lambda self, at: prefixes.append(any(self.prefixes)) or step(self, at))
+    if long:
+        monkeypatch.setattr(split_attention, "SHORT", 0)
+        monkeypatch.setattr(split_attention, "SECOND_CALL", 1e9)
     model = lively_model(tmp_path / "model", qwen2_folder)
     told = ("training.max_steps=12", "training.samples_per_step=16", "training.max_grad_norm=0.5", *more)
     found = []
@@ -190,6 +202,7 @@ def test_a_run_learns_the_same_by_graphs(
         run = trained(run_config(tmp_path, model, classification_file, f"run.name={way}", *told))
         found.append([(line["loss"], line["grad_norm"]) for line in lines(run / "log.jsonl") if "loss" in line])
     assert len(found[0]) > 5
+    assert prefixes == [True] * 12 + [not long] * 12
     if not more:
         for ours, theirs in zip(*found, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-3)

@@ -19,7 +19,7 @@ from weitiao.engine import plain, split_attention
 from weitiao.engine.attention_plan import AttentionPlan, choose_way
 from weitiao.engine.fast_layer import FastDecoder
 from weitiao.engine.forward import Forward
-from weitiao.engine.split_attention import Heads, split_layout
+from weitiao.engine.split_attention import Heads, split_layout, worth_sharing
 from weitiao.errors import ConfigError
 
 
@@ -176,3 +176,18 @@ def test_cards_that_the_flash_kernel_runs_on(
     if way == "rows":
         with pytest.raises(ConfigError, match="Ampere"):
             choose_way("split", card, torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "lengths", "worth"),
+    [
+        (20, [1000, 4000], False),
+        (400, [1000, 4000], True),
+        (1, [30] * 16, True),  # our own kernels read it beside the row
+        (20, [600] + [30] * 99, True),
+        (0, [1000], False),
+        (1000, [40] * 3, True),
+    ],
+)
+def test_a_prefix_that_long_rows_share(prefix: int, lengths: list[int], worth: bool) -> None:
+    assert worth_sharing(prefix, lengths) is worth

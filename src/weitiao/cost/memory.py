@@ -91,7 +91,6 @@ class _Reckoned:
         self.fixed = weights + 4 * model.trained * (1 + COPIES)
         self.asked = config.engine.tokens_per_pack
         self.wanted = self.asked or DEFAULT["cuda" if ours and not cpu else "cpu"]
-        self.own, self.read = work.largest
 
     def fit(self, free: float | None) -> Fit:
         setting = self.config.training.gradient_checkpointing
@@ -108,8 +107,7 @@ class _Reckoned:
         """With packs of so many tokens, as they are recorded."""
         if not self.ours:
             return self._theirs(kind, tokens)
-        own = min(self.own, max(tokens - self.work.prefix, self.work.own.most))
-        read = min(self.read, own, -(-self.read * own // max(self.own, 1)))
+        own, read = self.work.largest_pack(tokens)
         graphs = self.config.engine.cuda_graphs and not self.cpu
         total = self.work.prefix + (recorded(own) if graphs else own)
         return self.fixed + self.model.widths.activations(kind, total, read)
@@ -117,11 +115,12 @@ class _Reckoned:
     def _theirs(self, kind: Recompute, tokens: int) -> int:
         """The same where layers are left to transformers."""
         widths = self.model.widths
-        tokens = min(self.work.prefix + self.own, max(tokens, self.work.longest))
+        own, read = self.work.largest_pack(tokens)
+        tokens = self.work.prefix + own
         kept = self._kept_by_theirs(tokens)
         if kind == "layer":
             kept = kept // widths.layers + widths.size * widths.hidden * widths.layers * tokens
-        return self.fixed + kept + 2 * widths.logits(self.read)
+        return self.fixed + kept + 2 * widths.logits(read)
 
     def _kept_by_theirs(self, tokens: int) -> int:
         widths = self.model.widths

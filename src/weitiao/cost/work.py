@@ -26,13 +26,13 @@ class Spread:
     deviation: float
     most: int
 
-    def of_step(self, rows: int, drawn: int, steps: int) -> int:
-        """Most tokens that so many drawn of the rows have together, in a number of steps: as of a normal distribution,
-        less what comes of drawing without putting back."""
+    def of_step(self, rows: int, drawn: int, steps: int) -> tuple[int, int]:
+        """Fewest and most tokens that so many drawn of the rows have together, in a number of steps: as of a normal
+        distribution, less what comes of drawing without putting back."""
         left = (rows - drawn) / max(rows - 1, 1)
-        above = NormalDist().inv_cdf(1 - 1 / (2 * max(min(steps, LOOKED_AHEAD), 1)))
-        expected = drawn * self.mean + above * self.deviation * math.sqrt(drawn * left)
-        return math.ceil(min(expected, drawn * self.most))
+        off = NormalDist().inv_cdf(1 - 1 / (2 * max(min(steps, LOOKED_AHEAD), 1)))
+        mean, around = drawn * self.mean, off * self.deviation * math.sqrt(drawn * left)
+        return max(math.floor(mean - around), 0), math.ceil(min(mean + around, drawn * self.most))
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,18 @@ class Work:
     def longest(self) -> int:
         return self.prefix + self.own.most
 
-    @property
-    def largest(self) -> tuple[int, int]:
-        """Own tokens of the largest step, and those of them that are read."""
+    def largest_pack(self, tokens: int) -> tuple[int, int]:
+        """Own tokens of the largest pack where one may have so many with the prefix, and those of them that are read.
+
+        A step's packs are about equally full; where some steps need one more than others, packs come full.
+        """
         asked = (self.rows, self.samples, self.steps)
-        own = self.own.of_step(*asked)
-        return own, min(own, self.answers.of_step(*asked))
+        least, most = self.own.of_step(*asked)
+        room = max(tokens - self.prefix, self.own.most)
+        packs = math.ceil(most / room)
+        own = max(math.ceil(most / packs), self.own.most) if packs == math.ceil(least / room) else min(most, room)
+        read = self.answers.of_step(*asked)[1]
+        return own, min(own, read, math.ceil(read * own / max(most, 1)))
 
     @property
     def reads(self) -> int:

@@ -34,6 +34,9 @@ SHORT = 512
 """Tokens of the longest row that our own kernels take."""
 BLOCK = 64
 """Queries that a program of theirs takes."""
+SECOND_CALL = 0.06
+"""Share of a step's time that the call for the prefix takes where rows are long: of the attention of Qwen2-1.5B, which
+is a quarter of a step with rows of 1,000 to 4,000 tokens, a fifth (docs/decisions/0012)."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,12 @@ def _chains(words: int) -> NDArray[np.int64]:
     """[words, 64 words]: what each token of a plain sequence sees, itself included."""
     bits = np.tri(64 * words, dtype=np.uint8)
     return np.packbits(bits, axis=1, bitorder="little").view("<i8").T.astype(np.int64)
+
+
+def worth_sharing(prefix: int, lengths: Sequence[int]) -> bool:
+    """Whether rows of these lengths behind a prefix take less time when they share it: in the kernels for long rows it
+    is a call of its own."""
+    return prefix * len(lengths) >= SECOND_CALL * sum(length for length in lengths if length > SHORT)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from weitiao.engine.forward import Forward
 from weitiao.engine.graphs import PackGraphs, RecordedCall, Size
 from weitiao.engine.memory import fit
 from weitiao.engine.room import DEFAULT, Fit
-from weitiao.engine.split_attention import split_layout
+from weitiao.engine.split_attention import split_layout, worth_sharing
 from weitiao.model.adapter import adapter_parameters
 from weitiao.run_folder import RunFolder, TaskFile, whole_folder
 from weitiao.tracking.record import Record
@@ -69,16 +69,17 @@ class Loop:
         accelerator: Accelerator,
     ) -> None:
         """model: a PeftModel on its device, computed by `forward`. places: `file:line` of each of `examples`, which all
-        begin with `prefix`; packs begin with it, or with more where that is shared by some."""
+        begin with `prefix`; packs begin with it, with more where some share that, or with nothing where that is
+        faster."""
         self.config, self.model, self.forward, self.accelerator = config, model, forward, accelerator
         self.places = places
         section = config.training
         # Padded rows have a copy of the prefix each: groups would gain nothing.
         groups = [PrefixGroup(prefix, tuple(range(len(examples))))]
         if config.engine.packing:
-            groups = prefix_groups(examples, section.samples_per_step)
-        self.prefixes = [group.prefix for group in groups]
-        self.prefix_of = {i: number for number, group in enumerate(groups) for i in group.members}
+            groups = [self._worth(group, examples) for group in prefix_groups(examples, section.samples_per_step)]
+        self.prefixes = list(dict.fromkeys(group.prefix for group in groups))
+        self.prefix_of = {i: self.prefixes.index(group.prefix) for group in groups for i in group.members}
         """Row → index of its prefix."""
         self.rows = [training_row(e, len(self.prefixes[self.prefix_of[i]])) for i, e in enumerate(examples)]
         self.per_epoch = steps_per_epoch(len(examples), section.samples_per_step)
@@ -107,6 +108,12 @@ class Loop:
         self._since: list[Step] = []
         """Steps since the last line of the log."""
         self._clock = time.monotonic()
+
+    def _worth(self, group: PrefixGroup, examples: Sequence[Encoded]) -> PrefixGroup:
+        """The group, or its rows with nothing in common where that is faster."""
+        own = [len(examples[i].ids) - 1 - len(group.prefix) for i in group.members]
+        shared = self.forward.way != "split" or worth_sharing(len(group.prefix), own)
+        return group if shared else group._replace(prefix=())
 
     def resume(self, folder: Any) -> None:
         """Go on from a checkpoint folder."""
