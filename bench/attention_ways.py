@@ -97,7 +97,7 @@ def ways(device: torch.device, prefix: int, lengths: Sequence[int], heads: Heads
         return lambda qkv: SplitAttention.apply(qkv.clone(), cos, sin, heads, used, 0, kernels)
 
     found = {"rows": plan("rows"), "varlen": plan("varlen"), "flash": split(long), "short": split(layout)}
-    return found | {"flex": flex(device, prefix, lengths, heads)}
+    return found if max(lengths) > FLEX_ROW else found | {"flex": flex(device, prefix, lengths, heads)}
 
 
 def planned(plan: AttentionPlan, heads: Heads) -> Qkv:
