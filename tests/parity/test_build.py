@@ -27,7 +27,7 @@ from weitiao.engine.slots import SlotCache
 
 VARYING = {"rows", "prefix", "total", "place", "place_of_mask", "limit", "new", "scrap"}
 """Numbers that kernels are not built anew for (`do_not_specialize`)."""
-INNER = ("_tile", "_scores", "weighed", "_of_scores", "_of_keys", "stays", "_mixed")
+INNER = ("_tile", "_scores", "weighed", "_of_scores", "_of_keys", "stays", "_mixed", "_log_sum")
 """Those that other kernels call."""
 Call = tuple[object, ...]
 
@@ -103,7 +103,8 @@ def test_answers_call_nothing_else(family: str, calls: set[Call], request: pytes
     cache = SlotCache(4, 120)
     reader, steps = PromptReader(forward, cache, 64), Steps(forward, cache, recorded=False)
     with torch.inference_mode():
-        forward.hidden(packed_batch(Pack(tuple(range(6)), (tree,))))
+        read = torch.tensor([0, 1])
+        forward.log_probabilities(forward.hidden(packed_batch(Pack(tuple(range(6)), (tree,)))), read, read)
         reader.read_prefix(range(6))
         hidden, _ = reader.read([Prompt(tuple(range(at, at + 40))) for at in range(2)], [2, 0])
         logits = forward.head(hidden)
@@ -112,7 +113,7 @@ def test_answers_call_nothing_else(family: str, calls: set[Call], request: pytes
             told = torch.arange(46, 46 + width).expand(3, 2, -1)
             steps.logits(told, torch.tensor([2, 0]), 46 + width)
     wanted = set(calls)
-    assert {"_keep", "_attend", "_chosen", "_forward"} <= {str(name) for name, *_ in wanted}
+    assert {"_keep", "_attend", "_chosen", "_forward", "_log_sums"} <= {str(name) for name, *_ in wanted}
     calls.clear()
     dimensions = Dimensions.of(json.loads((folder / "config.json").read_text("utf-8")), 4, False, "float32")
     assert dimensions is not None

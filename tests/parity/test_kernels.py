@@ -185,6 +185,15 @@ def test_cross_entropy(draw, size: int) -> None:
         assert_same(given, leaf.grad)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("size", [3, 5000])
+def test_log_sums(dtype: torch.dtype, size: int) -> None:
+    torch.manual_seed(0)
+    logits = (4 * torch.randn(300, size)).to(dtype).to(DEVICE)[::60]
+    for module in (kernels, plain):
+        assert torch.allclose(module.log_sums(logits).double(), logits.double().logsumexp(-1), atol=1e-5)
+
+
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "glm4", "glm4_0414", "qwen2_vl"])
 def test_a_model(family: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loss and gradients of a pack, with the kernels, their attention among them, and without."""

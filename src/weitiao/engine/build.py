@@ -197,6 +197,7 @@ def build_answers(d: Dimensions, device: str = "cuda") -> None:
         places, slots = (some(*size, dtype=torch.long) for size in ((TOKENS // new, new), (TOKENS // new,)))
         kernels.slot_attention.keep(heads, table, table, d.interleaved, places, slots, keys, values)
         kernels.slot_attention.attend(heads, places, slots, keys, values, 1.0, pad)
+    kernels.log_sums(some(2, d.vocabulary))
     kernels.chosen(some(2, d.vocabulary), some(2, -(-d.vocabulary // 32), dtype=torch.int32))
 
 

@@ -134,9 +134,11 @@ class Forward:
         labels = batch.labels.to(self.head.weight.device, non_blocking=True)
         return answer_loss(self.hidden(batch), self.head, labels, self.kernels)
 
-    def log_probabilities(self, hidden: torch.Tensor) -> torch.Tensor:
-        """[N, H] → log-probabilities over the vocabulary, float32 [N, V]."""
-        return self.head(hidden).float().log_softmax(-1)
+    def log_probabilities(self, hidden: torch.Tensor, at: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """float32 [M], in nats, of `tokens` behind the states `at`, both int64 [M]. hidden: [N, H]."""
+        logits = self.head(hidden)
+        at, tokens = (x.to(logits.device, non_blocking=True) for x in (at, tokens))
+        return logits[at, tokens].float() - self.kernels.log_sums(logits)[at]
 
 
 def use_attention(body: Any, name: str) -> None:

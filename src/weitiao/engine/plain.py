@@ -175,8 +175,13 @@ def cross_entropy_(logits: torch.Tensor, labels: torch.Tensor, ignored: int) -> 
     return losses
 
 
-CHOSEN = 256
-"""Rows of logits that `chosen` looks at together, in float32."""
+def log_sums(logits: torch.Tensor) -> torch.Tensor:
+    """Log-sum-exp of each row of logits [N, V], float32 [N], in nats."""
+    return torch.cat([part.float().logsumexp(-1) for part in logits.split(TOGETHER)])
+
+
+TOGETHER = 256
+"""Rows of logits that are looked at together, in float32."""
 
 
 def chosen(logits: torch.Tensor, allowed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -188,8 +193,8 @@ def chosen(logits: torch.Tensor, allowed: torch.Tensor) -> tuple[torch.Tensor, t
     """
     each = torch.arange(32, dtype=torch.int32, device=logits.device)
     tokens, chances = [], []
-    for start in range(0, len(logits), CHOSEN):
-        part = slice(start, start + CHOSEN)
+    for start in range(0, len(logits), TOGETHER):
+        part = slice(start, start + TOGETHER)
         words = allowed[part] if len(allowed) > 1 else allowed
         may = ((words[:, :, None] >> each) & 1).bool().flatten(1)[:, : logits.shape[1]]
         chance, token = logits[part].float().masked_fill(~may, -torch.inf).log_softmax(-1).max(-1)

@@ -34,7 +34,7 @@ SHORT = 512
 """Tokens of the longest row that our own kernels take."""
 BLOCK = 64
 """Queries that a program of theirs takes."""
-SECOND_CALL = 0.06
+SECOND_CALL = 0.05
 """Share of a step's time that the call for the prefix takes where rows are long: of the attention of Qwen2-1.5B, which
 is a quarter of a step with rows of 1,000 to 4,000 tokens, a fifth (docs/decisions/0012)."""
 

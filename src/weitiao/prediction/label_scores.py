@@ -169,13 +169,11 @@ class LabelScorer:
         order = np.argsort(nodes, kind="stable")
         reads, batch = torch.from_numpy(np.stack([nodes, tokens])[:, order]), packed_batch(packed)
         if self.forward.device.type == "cuda":
-            reads, batch = reads.pin_memory(), batch.pinned()
+            reads, batch = reads.pin_memory().to(self.forward.device, non_blocking=True), batch.pinned()
         hidden, parts = self.forward.hidden(batch), []
         for start in range(0, len(hidden), CHUNK):
-            table = self.forward.log_probabilities(hidden[start : start + CHUNK])
-            reads = reads.to(table.device, non_blocking=True)
             at, token = reads[:, slice(*np.searchsorted(nodes[order], (start, start + CHUNK)))]
-            parts.append(table[at - start, token])
+            parts.append(self.forward.log_probabilities(hidden[start : start + CHUNK], at - start, token))
         copied = _copied(torch.cat(parts))
         bounds = np.cumsum([0, *(len(tree.read_nodes) for tree in trees)])
 

@@ -13,7 +13,7 @@ from weitiao.engine.kernels.dropout import add_dropped_, dropped
 from weitiao.engine.kernels.heads import heads_gradient, merge, rotate_
 from weitiao.engine.kernels.mlp import mlp_backward, swiglu, swiglu_backward
 from weitiao.engine.kernels.norm import add_norm, add_norm_backward
-from weitiao.engine.kernels.vocabulary import chosen, cross_entropy_
+from weitiao.engine.kernels.vocabulary import chosen, cross_entropy_, log_sums
 
 __all__ = [
     "add_dropped_",
@@ -23,6 +23,7 @@ __all__ = [
     "cross_entropy_",
     "dropped",
     "heads_gradient",
+    "log_sums",
     "merge",
     "mlp_backward",
     "rotate_",

@@ -1,4 +1,4 @@
-"""Logits over the whole vocabulary: the loss and its gradient, and the token that is chosen."""
+"""Logits over the whole vocabulary: the loss and its gradient, their log-sum-exp, and the token that is chosen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,34 @@ import triton.language as tl
 from weitiao.engine.kernels.shapes import joined
 
 VOCABULARY = 4096
-"""Logits that a program of the cross-entropy holds at a time."""
+"""Logits that a program holds at a time."""
+
+
+@triton.jit
+def _log_sum(here, vocabulary, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Of a row of logits."""
+    at = tl.arange(0, BLOCK)
+    top, total = tl.full((BLOCK,), -1e30, tl.float32), tl.zeros((BLOCK,), tl.float32)
+    for start in range(0, vocabulary, BLOCK):
+        value = tl.load(here + start + at, start + at < vocabulary, -1e30).to(tl.float32)
+        higher = tl.maximum(top, value)
+        total = total * tl.exp(top - higher) + tl.exp(value - higher)
+        top = higher
+    highest = tl.max(top)
+    return highest + tl.log(tl.sum(total * tl.exp(top - highest)))
+
+
+@triton.jit
+def _log_sums(logits, sums, vocabulary, stride, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    row = tl.program_id(0).to(tl.int64)
+    tl.store(sums + row, _log_sum(logits + row * stride, vocabulary, BLOCK))
+
+
+def log_sums(logits: torch.Tensor) -> torch.Tensor:
+    logits = joined(logits)
+    sums = logits.new_empty(len(logits), dtype=torch.float32)
+    _log_sums[(len(logits),)](logits, sums, logits.shape[1], logits.stride(0), VOCABULARY, num_warps=8)
+    return sums
 
 
 @triton.jit
@@ -19,14 +46,7 @@ def _cross_entropy(logits, labels, losses, vocabulary, ignored, BLOCK: tl.conste
     counted = label != ignored
     # Before the sums below, in which all threads wait for each other: it will be written over.
     wanted = tl.load(here + label, counted, 0.0).to(tl.float32)
-    top, total = tl.full((BLOCK,), -1e30, tl.float32), tl.zeros((BLOCK,), tl.float32)
-    for start in range(0, vocabulary, BLOCK):
-        value = tl.load(here + start + at, start + at < vocabulary, -1e30).to(tl.float32)
-        higher = tl.maximum(top, value)
-        total = total * tl.exp(top - higher) + tl.exp(value - higher)
-        top = higher
-    highest = tl.max(top)
-    log_sum = highest + tl.log(tl.sum(total * tl.exp(top - highest)))
+    log_sum = _log_sum(here, vocabulary, BLOCK)
     tl.store(losses + row, tl.where(counted, log_sum - wanted, 0.0))
     for start in range(0, vocabulary, BLOCK):
         inside = start + at < vocabulary
