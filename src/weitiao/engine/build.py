@@ -28,7 +28,7 @@ PATIENCE = 30.0
 """Seconds that a run waits for the process when it needs the kernels: it is ahead, and two build no faster."""
 CARD = Path("/dev/nvidiactl")
 """Where there is a card of NVIDIA's under Linux, the only place where Triton is on."""
-KERNELS = ("kernels/*.py", "row_attention.py", "slot_attention.py")
+KERNELS = "kernels/*.py"
 """Files that they are written in."""
 TOKENS = 64
 INTERLEAVED = ("glm", "glm4")
@@ -109,7 +109,7 @@ def build_ahead(folder: Path, rank: int, dropout: bool, cache_dir: str | None = 
         return Building()
     if dimensions is None or not CARD.exists():
         return Building()
-    own = b"".join(path.read_bytes() for name in KERNELS for path in sorted(Path(__file__).parent.glob(name)))
+    own = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob(KERNELS)))
     told = json.dumps(asdict(dimensions))
     name = hashlib.sha256(own + f"{told} {triton} {sys.version}".encode()).hexdigest()[:32]
     mark = cache_root(cache_dir) / "kernels" / name

@@ -7,7 +7,7 @@ machine, the same bits. Numbers that change from pack to pack or from layer to l
 would build a kernel anew for 1, for multiples of 16 and for the rest.
 """
 
-from weitiao.engine import row_attention, slot_attention
+from weitiao.engine.kernels import row_attention, slot_attention
 from weitiao.engine.kernels.copies import row_copier
 from weitiao.engine.kernels.dropout import add_dropped_, dropped
 from weitiao.engine.kernels.heads import heads_gradient, merge, rotate_

@@ -6,7 +6,7 @@ import torch
 import triton
 import triton.language as tl
 
-from weitiao.engine import row_attention
+from weitiao.engine.kernels import row_attention
 from weitiao.engine.kernels.dropout import Noise, limit_of, stays
 from weitiao.engine.kernels.shapes import WIDTH, joined
 

@@ -11,7 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-from weitiao.engine.row_attention import tile, weighed
+from weitiao.engine.kernels.row_attention import tile, weighed
 
 ROWS = 64
 """Most queries, of all heads that share a key, that a program takes."""
