@@ -17,6 +17,13 @@ PYTHON = sys.executable
 BOTH = ("ner", "classification")
 MINUTES = "MINUTES"
 """In a command: what is left for it."""
+DEFAULTS = (
+    ("defaults-reviews-few", "product-reviews", (200, 1000), 140),
+    ("defaults-daily-few", "peoples-daily-ner", (200, 1000), 180),
+    ("defaults-reviews-5000", "product-reviews", (5000,), 200),
+    ("defaults-daily-5000", "peoples-daily-ner", (5000,), 280),
+)
+"""Names, sets and training rows of sweeps, and their seconds."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,8 @@ class Measurement:
     """Whether it goes on where it stopped, and says with {"left": 0} that it is done."""
     after: str | None = None
     """Measurement without whose result it cannot be."""
+    alone: bool = False
+    """Whether nothing else may be at work: it times the start of processes, which share the disk and the host."""
 
 
 def measurements(asked: Namespace) -> list[Measurement]:
@@ -67,7 +76,7 @@ def _prediction(asked: Namespace) -> Iterable[Measurement]:
     yield Measurement("predict-ner-hf-batch", few, 130, 240, "7: entities, beside generate in batches")
     how = ["--shape", "tiny", "--runs", "1"] if asked.tiny else ["--runs", "3"]
     first = (PYTHON, str(HERE / "first_answer.py"), str(asked.work / "first"), *how)
-    yield Measurement("first-answer", first, 150, 280, "7: start to first answer")
+    yield Measurement("first-answer", first, 150, 280, "7: start to first answer", alone=True)
 
 
 def _rest_of_random(asked: Namespace) -> Iterable[Measurement]:
@@ -87,12 +96,12 @@ def _rest_of_random(asked: Namespace) -> Iterable[Measurement]:
 def _real_weights(asked: Namespace) -> Iterable[Measurement]:
     how = ["--test-rows", "6" if asked.tiny else "500", "--sets", str(asked.data)]
     yield Measurement("data", _daily(asked, "data", *how), 10, 60, "")
-    yield Measurement("model", _daily(asked, "model", "--source", asked.model), 60, 150, "")
+    yield Measurement("model", _daily(asked, "model", "--source", asked.model), 60, 150, "", after="data")
     some = ["--rows", "32", "--epochs", "1"] if asked.tiny else ["--rows", "1500", "--epochs", "2"]
     ours = _daily(asked, "weitiao", *some)
     yield Measurement("weitiao-1500", ours, 45, 150, "6: real weights, ours", after="model")
     yield _alike(asked, "same-answers", "auto", 90)
-    yield _defaults(asked)
+    yield from _defaults(asked)
     whole = ["--rows", "48", "--epochs", "1", "data.train_rows=32"] if asked.tiny else ["--epochs", "2"]
     every = _daily(asked, "weitiao", *whole, "run.name=weitiao-all")
     yield Measurement("weitiao-all", every, 160, 300, "6: real weights, all 35,000 rows", after="model")
@@ -153,11 +162,14 @@ def _alike(asked: Namespace, name: str, dtype: str, seconds: int) -> Measurement
     return Measurement(name, command, seconds, 2 * seconds, "7: equal answers, real weights", after="weitiao-1500")
 
 
-def _defaults(asked: Namespace) -> Measurement:
-    file = str(asked.folder / "defaults.jsonl")
-    few = ["--rows", "60", "--test-rows", "6", "--validation-rows", "4", "--runs", "2"] if asked.tiny else []
-    command = (PYTHON, str(HERE / "defaults.py"), file, *_model(asked), "--minutes", MINUTES, *few)
-    return Measurement("defaults", command, 760, 590, "8: defaults within 1 point", parts=True, after="model")
+def _defaults(asked: Namespace) -> Iterable[Measurement]:
+    """In parts that several cards can share, each with a file of its own."""
+    few = ["--test-rows", "6", "--validation-rows", "4", "--runs", "2"] if asked.tiny else []
+    for called, name, sizes, seconds in DEFAULTS:
+        rows = ["60"] if asked.tiny else list(map(str, sizes))
+        which = ["--sets", name, "--rows", *rows, "--minutes", MINUTES, *few]
+        command = (PYTHON, str(HERE / "defaults.py"), str(asked.folder / f"{called}.jsonl"), *_model(asked), *which)
+        yield Measurement(called, command, seconds, 590, "8: defaults within 1 point", parts=True, after="model")
 
 
 def _model(asked: Namespace) -> tuple[str, ...]:

