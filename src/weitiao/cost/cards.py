@@ -43,7 +43,7 @@ KINDS = {
     "a6000": Kind("RTX A6000", 48, 154.8, (8, 6), "NVIDIA Ampere GA102 whitepaper"),
     "h20": Kind("H20", 96, 148, (9, 0), "NVIDIA H20 data sheet"),
     "h100": Kind("H100 80GB", 80, 989, (9, 0), "NVIDIA H100 data sheet, SXM", measured=True),
-    "h200": Kind("H200", 141, 989, (9, 0), "NVIDIA H200 data sheet, SXM"),
+    "h200": Kind("H200", 141, 989, (9, 0), "NVIDIA H200 data sheet, SXM", measured=True),
     "h800": Kind("H800 80GB", 80, 989, (9, 0), "NVIDIA H800 data sheet, SXM"),
     "l4": Kind("L4", 24, 121, (8, 9), "NVIDIA L4 data sheet"),
     "l20": Kind("L20", 48, 119.5, (8, 9), "NVIDIA L20 data sheet"),
