@@ -3,17 +3,20 @@ twice and four times the rows, which were held back, is trained and compared.
 
     python bench/curve_held_back.py FOLDER --learner tfidf       reviews: TF-IDF and logistic regression
     python bench/curve_held_back.py FOLDER --learner dictionary  entities: the dictionary of training entities
-    python bench/curve_held_back.py CONFIG --learner model       `weitiao curve` itself: real fine-tuning, on a card
+    python bench/curve_held_back.py FOLDER --learner model       `weitiao curve` itself: real fine-tuning, on a card
 
 FOLDER: train.jsonl and test.jsonl as `weitiao data fetch` writes them. A case is one draw of rows (the last point of
 the curve), test rows and seeds. --keep FOLDER keeps what was learned, so that another method is tried in seconds.
-The cheap learners are deterministic: their seeds differ in the subset alone, and on all rows not at all.
+The cheap learners are deterministic: their seeds differ in the subset alone, and on all rows not at all. A model is
+fine-tuned as `weitiao init` proposes for the last point's rows, and the last line is what was found as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,20 +27,27 @@ from weitiao.curve.fit import errors_at, falls, interval
 from weitiao.curve.plan import SHARES, seeds_of
 from weitiao.curve.points import Measured, points
 from weitiao.data.source import read_rows
-from weitiao.data.splits import load
+from weitiao.init.proposals import Rows, proposal
 from weitiao.metrics.intervals import Statistic
 from weitiao.prediction.baselines import dictionary, tfidf
 from weitiao.tasks.base import Task, task_class, task_options
 
 LEARNERS = {"tfidf": tfidf, "dictionary": dictionary}
 TIMES = (2, 4)
+CARD_GIB = 80.0
+"""A card for which is proposed."""
+VALIDATION_ROWS = 100
+MAX_LENGTH = 512
+"""Tokens; the sets' rows are shorter."""
 Case = dict[str, Any]
 
 
 def main() -> None:
     args = arguments()
     if args.learner == "model":
-        with_a_model(args)
+        found = with_a_model(args)
+        told(found)
+        print(json.dumps({"cases": found}))
         return
     task, train, test = examples(Path(args.source), args.learner)
     found = []
@@ -57,6 +67,11 @@ def examples(folder: Path, learner: str) -> tuple[Task, list[Any], list[Any]]:
     options = task_class(kind).resolve(task_options({"name": kind}), rows["train"])
     task = task_class(kind)(options)
     return task, *([task.example(row) for row in rows[name]] for name in ("train", "test"))
+
+
+def task_of(source: str) -> str:
+    """Of a folder of `weitiao data fetch`."""
+    return "ner" if Path(source).name == "peoples-daily-ner" else "classification"
 
 
 def statistic_of(task: Task, test: list[Any]) -> Statistic:
@@ -128,41 +143,75 @@ def told(cases: list[Case]) -> None:
     print(f"points that fall: {np.mean([case['falls'] for case in cases]):.3f}")
 
 
-def with_a_model(args: argparse.Namespace) -> None:
-    """The set's rows cut to a quarter, `weitiao curve` on it, and one run on half and on all of them."""
+def with_a_model(args: argparse.Namespace) -> list[Case]:
+    """Of each number of rows and seed, `weitiao curve`, and a run on twice and on four times the rows."""
     from weitiao.curve.walk import curve
     from weitiao.training.train import train
 
-    config = load_config(args.source, args.overrides)
-    _, splits = load(config.data, task_options(config.task), config.run.seed)
-    quarter = len(splits.train) // 4
-    data = {"split_seed": config.split_seed, "train_rows": quarter}
-    name = f"{config.run_name}-held-back"
-    base = config.model_copy(update={"run": config.run.model_copy(update={"name": name})})
-    found = curve(base.model_copy(update={"data": config.data.model_copy(update=data)}), seeds=args.seeds)
-    for told in found["predictions"]:
-        data["train_rows"] = quarter * told["times"]
-        run = config.run.model_copy(update={"name": f"{name}-{told['times']}-times"})
-        metrics = train(config.model_copy(update={"run": run, "data": config.data.model_copy(update=data)}))
-        truth = metrics["systems"]["finetuned"][metrics["headline"]]
-        inside = told["low"] <= truth <= told["high"]
-        print(
-            f"{told['times']} × {quarter} rows: said {told['score']:.3f} [{told['low']:.3f}, {told['high']:.3f}], "
-            f"found {truth:.3f}: {'within' if inside else 'outside'}"
-        )
+    found = []
+    for rows, seed in product(args.rows, range(args.first_case, args.first_case + args.cases)):
+        whole = proposed(args, rows, seed)
+        said, cut = curve(load_config(told_rows(whole, rows, "cut")), seeds=args.seeds), {}
+        for one in said["predictions"]:
+            many = rows * one["times"]
+            metrics = train(load_config(told_rows(whole, many, f"{one['times']}-times")))
+            truth = metrics["systems"]["finetuned"][metrics["headline"]]
+            cut[one["times"]] = tuple(1 - value for value in (one["score"], one["high"], one["low"], truth))
+            print(
+                f"seed {seed}, {one['times']} × {rows} rows: said {one['score']:.3f} [{one['low']:.3f}, "
+                f"{one['high']:.3f}], found {truth:.3f}",
+                flush=True,
+            )
+        found.append({"rows": rows, "falls": said["rises"], "last": 1 - said["points"][-1]["score"], "held": cut})
+    return found
+
+
+def proposed(args: argparse.Namespace, rows: int, seed: int) -> dict[str, Any]:
+    """A config as `weitiao init` proposes it for so many rows, on a card, but for what takes time and tells nothing."""
+    task = task_of(args.source)
+    made = proposal(task, Rows(rows, 0, args.test_rows), [], 0, CARD_GIB, args.model)
+    folder = Path(args.source)
+    return {
+        "run": {"output_dir": str(Path(args.keep) / "runs"), "name": f"{folder.name}-{rows}-{seed}", "seed": seed},
+        "task": {"name": task},
+        "model": {"name": args.model},
+        "data": {
+            "train": str(folder / "train.jsonl"),
+            "test": str(folder / "test.jsonl"),
+            "test_rows": args.test_rows,
+            "validation_rows": VALIDATION_ROWS,
+            "max_length": MAX_LENGTH,
+        },
+        "lora": dict(made.model.lora),
+        "training": {
+            "samples_per_step": made.samples.value,
+            "num_train_epochs": made.epochs.value,
+            "learning_rate": made.model.learning_rate,
+            "warmup_steps": made.model.warmup_steps,
+            "check_first": False,
+            "on_cpu": "allow",
+        },
+        "evaluation": {"untuned": False},
+    }
+
+
+def told_rows(whole: dict[str, Any], rows: int, name: str) -> dict[str, Any]:
+    run = {**whole["run"], "name": f"{whole['run']['name']}-{name}"}
+    return {**whole, "run": run, "data": {**whole["data"], "train_rows": rows}}
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", help="a data folder, or a config with --learner model")
-    parser.add_argument("overrides", nargs="*", help="section.key=value, with --learner model")
+    parser.add_argument("source", metavar="FOLDER")
     parser.add_argument("--learner", choices=[*LEARNERS, "model"], default="tfidf")
     parser.add_argument("--rows", type=int, nargs="+", default=[100, 200, 400, 800, 1600], help="of the last point")
     parser.add_argument("--cases", type=int, default=20, help="for each number of rows")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--test-rows", type=int, default=500)
-    parser.add_argument("--keep", default="held-back")
-    return parser.parse_intermixed_args()
+    parser.add_argument("--keep", default="held-back", metavar="FOLDER")
+    parser.add_argument("--model", default="pypi:qwen2.5-coder-1.5b-instruct", help="with --learner model")
+    parser.add_argument("--first-case", type=int, default=1, help="with --learner model: the first one's seed")
+    return parser.parse_args()
 
 
 if __name__ == "__main__":
