@@ -167,13 +167,13 @@ DATA = {
     ),
     "GBK as UTF-8": (
         content("bad.jsonl", json.dumps(GOOD, ensure_ascii=False).encode("gbk")),
-        [],
-        ["bad.jsonl:1:", "not valid UTF-8", "set data.encoding=gb18030"],
+        ["data.encoding=utf-8"],
+        ["bad.jsonl:1:", "not valid UTF-8", "set data.encoding=gb18030, or leave it out"],
     ),
     "UTF-16": (
         content("bad.jsonl", json.dumps(GOOD, ensure_ascii=False).encode("utf-16")),
-        [],
-        ["bad.jsonl:1:", "byte-order mark", "set data.encoding=utf-16"],
+        ["data.encoding=gb18030"],
+        ["bad.jsonl:1:", "byte-order mark", "set data.encoding=utf-16, or leave it out"],
     ),
     "unknown encoding": (rows(GOOD), ["data.encoding=gbk-9"], ["bad.jsonl", "data.encoding='gbk-9'", "gb18030"]),
     "no such column": (rows(GOOD), ["data.columns={text: 内容}"], ["bad.jsonl:1:", "no column '内容'", "text, label"]),

@@ -18,6 +18,7 @@ from weitiao.errors import DataError
 from weitiao.prediction.evaluate import evaluate
 from weitiao.prediction.files import predict_file
 from weitiao.tracking.screen import Screen
+from weitiao.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +64,10 @@ def test_csv_to_csv(run: Path, tmp_path: Path) -> None:
     assert all(row["prediction"] in ("好评", "差评") and 0.5 <= float(row["probability"]) <= 1 for row in found)
 
 
+@pytest.mark.parametrize("said", [True, False])
 @pytest.mark.parametrize(("usual", "came"), [("gb18030", "utf-8"), ("utf-8", "gb18030"), ("gb18030", "utf-16")])
 def test_a_file_of_another_encoding(
-    qwen2_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], usual: str, came: str
+    qwen2_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], usual: str, came: str, said: bool
 ) -> None:
     """A run of rows in one encoding is asked rows in another, as UTF-8 read as GB18030 would be other characters."""
     labelled = [(row["text"], row["label"]) for row in lines(small_classification(tmp_path / "rows.jsonl"))]
@@ -76,7 +78,11 @@ def test_a_file_of_another_encoding(
         return path
 
     known = table("rows.csv", usual, [("text", "label"), *labelled])
-    run = trained(run_config(tmp_path, qwen2_folder, known, "training.max_steps=1", f"data.encoding={usual}"))
+    set_ = [f"data.encoding={usual}"] if said else []
+    config = run_config(tmp_path, qwen2_folder, known, "training.max_steps=1", *set_)
+    train(config, screen=Screen())
+    run, told = config.folder, f"rows.csv: read as {usual}"
+    assert (told in "".join(capsys.readouterr().err.split("\n"))) is (usual != "utf-8" and not said)
     texts = ["这个手机很好用我们都喜欢", "酒店太差了非常失望再也不来"]
     new = table("new.csv", came, [("text",), *((text,) for text in texts)])
     predict_file(run, str(new), tmp_path / "out.jsonl", Screen())

@@ -12,7 +12,9 @@ from accelerate.state import AcceleratorState
 
 from weitiao.config import RunConfig
 from weitiao.data.encode import Encoder
+from weitiao.data.formats.text_file import text_encoding
 from weitiao.data.prefix import common_prefix
+from weitiao.data.source import data_file
 from weitiao.data.splits import Splits
 from weitiao.engine.image_features import image_features, unique
 from weitiao.engine.memory import wants_recompute
@@ -61,7 +63,7 @@ def task_file(config: RunConfig, task: Task, base: Base, encoded: Sequence[Encod
         max_answer_tokens=2 * max(len(e.answer) for e in encoded) + 16,
         images=base.image_limits(config.data),
         columns=config.data.columns,
-        encoding=config.data.encoding,
+        encoding=text_encoding(data_file(config.data.train), config.data.encoding),
     )
 
 
