@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as parquet
 import pytest
 
 import weitiao
@@ -17,6 +18,7 @@ from tiny import small_classification, small_ner, write_rows
 from weitiao.errors import DataError
 from weitiao.prediction.evaluate import evaluate
 from weitiao.prediction.files import predict_file
+from weitiao.prediction.writers import write
 from weitiao.tracking.screen import Screen
 from weitiao.training.train import train
 
@@ -192,6 +194,29 @@ def test_a_csv_of_entities(ner_run: Path, tmp_path: Path) -> None:
     with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as file:
         [row] = csv.DictReader(file)
     assert isinstance(json.loads(row["prediction"]), list)
+
+
+def test_probabilities_in_a_csv_have_six_digits(tmp_path: Path) -> None:
+    """Those of the answers, and no figure of the row's own."""
+    p = 0.12345678901234567
+    record = {
+        "score": p,
+        "prediction": [{"type": "人名", "probability": p}],
+        "suggestion": "好评",
+        "probability": p / 1e5,
+        "top": [{"label": "好评", "probability": p}],
+    }
+    for output in ("out.csv", "out.jsonl", "out.parquet"):
+        draft = write_rows(tmp_path / "draft", [record])
+        write(draft, tmp_path / output, None)
+    with (tmp_path / "out.csv").open(encoding="utf-8-sig", newline="") as file:
+        [row] = csv.DictReader(file)
+    assert (float(row["score"]), row["suggestion"], row["probability"]) == (p, "好评", "1.23457e-06")
+    assert json.loads(row["prediction"]) == [{"type": "人名", "probability": 0.123457}]
+    assert json.loads(row["top"]) == [{"label": "好评", "probability": 0.123457}]
+    assert lines(tmp_path / "out.jsonl") == [record]
+    [kept] = parquet.read_table(tmp_path / "out.parquet").to_pylist()
+    assert (kept["probability"], json.loads(kept["top"])) == (record["probability"], record["top"])
 
 
 def test_labelled_rows_keep_their_label(run: Path, tmp_path: Path) -> None:
