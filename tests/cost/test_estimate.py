@@ -238,6 +238,44 @@ def test_shapes_of_the_result(tmp_path: Path, rows: Any, capsys: pytest.CaptureF
     assert [name for name, _ in lines(found)] == ["memory", "time", "disk", "price"]
 
 
+ROOM = {"peak_gib": 4.04, "without_recomputation_gib": 4.04, "with_recomputation_gib": 3.0, "available_gib": 23.4}
+ROOM |= {"fits": True, "placement": "one", "recompute": "nothing", "tokens_per_pack": 32_768}
+
+
+@pytest.mark.parametrize(
+    ("memory", "told"),
+    [
+        ({}, "it fits (3.0 GiB would do if whole layers were computed twice)"),
+        ({"with_recomputation_gib": 4.04}, "it fits"),
+        (
+            {"without_recomputation_gib": 9.0, "tokens_per_pack": 10_158},
+            "it fits, with at most 10,158 tokens at once (9.0 GiB would be faster, "
+            "3.0 GiB would do if whole layers were computed twice)",
+        ),
+        (
+            {"without_recomputation_gib": 9.0, "recompute": "layer", "with_recomputation_gib": 4.04},
+            "it fits, slower, computing whole layers twice and with at most 32,768 tokens at once "
+            "(9.0 GiB would be faster)",
+        ),
+        (
+            {"with_recomputation_gib": 4.04, "placement": "nf4"},
+            "it fits, with the weights stored in 4 bits",
+        ),
+        ({"fits": False}, "it does not fit; the finding `too-large` says what to change"),
+    ],
+)
+def test_memory_in_plain_words(memory: dict[str, Any], told: str) -> None:
+    cost = {"memory": ROOM | memory, "machine": {"name": "L4"}, "minutes": None, "price": None}
+    cost["disk"] = {"gib": 0.1, "free_gib": 10.0, "checkpoints": 3}
+    assert dict(lines(cost))["memory"] == f"needs about 4.0 GiB, L4 has 23.4 GiB: {told}"
+
+
+def test_memory_of_a_machine_that_does_not_say_its_own() -> None:
+    cost = {"memory": ROOM | {"available_gib": None}, "machine": {"name": "CPU"}, "minutes": None, "price": None}
+    cost["disk"] = {"gib": 0.1, "free_gib": 10.0, "checkpoints": 3}
+    assert dict(lines(cost))["memory"] == "needs about 4.0 GiB; how much CPU has is not known"
+
+
 def test_the_cost_is_not_kept_with_the_rows(tmp_path: Path, rows: Any) -> None:
     config = with_sizes(checked_config(tmp_path, rows))
     one, other = (priced(check(config), config, gpu)["cost"]["machine"]["name"] for gpu in ("a10", "l4"))
