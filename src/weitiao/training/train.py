@@ -89,7 +89,7 @@ def _train(
     if device.type == "cpu":
         refuse_large(config, base.folder, dtype, encoded, len(common_prefix(encoded)))
     for note in [*read_as(config.data), *splits.notes, *splits.repeats, *notes]:
-        screen.note(note)
+        screen.once(note)
     placement = place(config.model.placement, base.folder, device, dtype)
     screen.note(f"loading {config.model.name} ({base.family_name}) on {device} as {str(dtype).removeprefix('torch.')}")
     if placement.note:
