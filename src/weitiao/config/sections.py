@@ -164,7 +164,8 @@ class EvaluationSection(Section):
     baselines: bool = True
     """Measure the task's baselines on the same test rows."""
     untuned: bool = True
-    """Measure the base model without the adapter on the same test rows, under the same constraint."""
+    """Measure the base model without the adapter on the same test rows, under the same constraint. Where answers are
+    written, as entities are, it takes longer than the fine-tuned one, on a CPU hours: `weitiao check` says how long."""
     bootstrap: int = Field(1000, ge=100)
     """Resamples of the rows for the 95 % intervals."""
     batch_tokens: int | None = Field(None, ge=256)

@@ -57,6 +57,8 @@ def _ways(memory: Mapping[str, Any]) -> Iterator[str]:
 def _time(cost: Mapping[str, Any]) -> str:
     times = cost["minutes"]
     parts = ", ".join(f"{duration(60 * times[part])} {part}" for part in ("start", "training", "answers"))
+    if times["untuned"]:
+        parts += f" (evaluation.untuned=false saves {duration(60 * times['untuned'])})"
     total, low, high = (duration(60 * times[name]) for name in ("total", "low", "high"))
     count = f"{cost['steps']:,} steps, {cost['tokens']:,} tokens"
     rate = f"{cost['machine']['tflops']:g} TFLOP/s ({cost['machine']['rate_from']})"
