@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from weitiao.config import SHIPPED, RunConfig, dump_yaml, load_config, nearest, resolve_config
+from weitiao.config import SHIPPED, RunConfig, dump_yaml, load_config, nearest, nearest_label, resolve_config
 from weitiao.errors import ConfigError
 
 SMALL = {"task": {"name": "ner"}, "model": {"name": "Qwen/Qwen2-1.5B-Instruct"}, "data": {"train": "train.jsonl"}}
@@ -212,3 +212,23 @@ def test_nearest():
     assert nearest("leraning_rate", ["learning_rate", "max_steps"]) == "learning_rate"
     assert nearest("zzz", ["learning_rate"]) is None
     assert nearest("a", []) is None
+
+
+@pytest.mark.parametrize(
+    ("label", "labels", "meant"),
+    [
+        ("中评", ["好评", "差评"], None),
+        ("地名", ["人名", "地点"], None),
+        ("a", ["b"], None),
+        ("a", [], None),
+        ("negative", ["positive"], None),
+        ("neutral", ["positive", "negative", "neural"], "neural"),
+        ("体肓新闻", ["体育", "体育新闻"], "体育新闻"),
+        ("地点名", ["人名", "地点"], "地点"),
+        ("ＬＯＣ", ["PER", "LOC"], "LOC"),
+        ("loc", ["PER", "LOC"], "LOC"),
+        ("差 评", ["好评", "差评"], "差评"),
+    ],
+)
+def test_a_label_is_suggested_where_little_differs(label, labels, meant):
+    assert nearest_label(label, labels) == meant

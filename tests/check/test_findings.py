@@ -86,10 +86,11 @@ def test_a_file_that_breaks_off(tmp_path: Path, rows: Any) -> None:
 def test_a_file_in_another_encoding(tmp_path: Path, rows: Any) -> None:
     test = tmp_path / "gbk.jsonl"
     test.write_bytes('{"text": "很好的一天", "label": "好评"}\n'.encode("gbk"))
-    told = checked(tmp_path, rows, data={"test": str(test)})
+    assert checked(tmp_path, rows, data={"test": str(test)})["notes"] == [f"{test}: read as gb18030"]
+    told = checked(tmp_path, rows, data={"test": str(test), "encoding": "utf-8"})
     assert "data.encoding=gb18030" in named(told, "broken-file")["examples"][0]["text"]
     with pytest.raises(DataError, match=r"data\.encoding=gb18030"):
-        checked(tmp_path, rows, data={"train": str(test)})
+        checked(tmp_path, rows, data={"train": str(test), "encoding": "utf-8"})
 
 
 def test_offsets_that_do_not_match(tmp_path: Path, entities: Any) -> None:

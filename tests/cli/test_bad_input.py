@@ -100,8 +100,8 @@ CONFIGS = {
     "unknown task": (nothing, ["task.name=clasification"], ["no such task", "did you mean 'classification'?"]),
     "description of no label": (
         nothing,
-        ["task.label_descriptions={好平: x}"],
-        ["`task.label_descriptions`", "'好平'", "did you mean '好评'?"],
+        ["task.label_descriptions={好评的: x}"],
+        ["`task.label_descriptions`", "'好评的'", "did you mean '好评'?"],
     ),
     "unknown metric": (nothing, ["evaluation.metric=acuracy"], ["`evaluation.metric`", "did you mean 'accuracy'?"]),
     "metric of errors": (nothing, ["evaluation.metric=ece"], ["`evaluation.metric`", "lower is better"]),
@@ -167,20 +167,25 @@ DATA = {
     ),
     "GBK as UTF-8": (
         content("bad.jsonl", json.dumps(GOOD, ensure_ascii=False).encode("gbk")),
-        [],
-        ["bad.jsonl:1:", "not valid UTF-8", "set data.encoding=gb18030"],
+        ["data.encoding=utf-8"],
+        ["bad.jsonl:1:", "not valid UTF-8", "set data.encoding=gb18030, or leave it out"],
     ),
     "UTF-16": (
         content("bad.jsonl", json.dumps(GOOD, ensure_ascii=False).encode("utf-16")),
-        [],
-        ["bad.jsonl:1:", "byte-order mark", "set data.encoding=utf-16"],
+        ["data.encoding=gb18030"],
+        ["bad.jsonl:1:", "byte-order mark", "set data.encoding=utf-16, or leave it out"],
     ),
     "unknown encoding": (rows(GOOD), ["data.encoding=gbk-9"], ["bad.jsonl", "data.encoding='gbk-9'", "gb18030"]),
     "no such column": (rows(GOOD), ["data.columns={text: 内容}"], ["bad.jsonl:1:", "no column '内容'", "text, label"]),
     "label outside the set": (
-        rows(GOOD, BAD, {**GOOD, "label": "好平"}),
+        rows(GOOD, BAD, {**GOOD, "label": "好评的"}),
         ["task.labels=[好评, 差评]"],
-        ["bad.jsonl:3:", "label '好平' is outside the label set", "did you mean '好评'?"],
+        ["bad.jsonl:3:", "label '好评的' is outside the label set", "did you mean '好评'?"],
+    ),
+    "label of another meaning": (
+        rows(GOOD, BAD, {**GOOD, "label": "中评"}),
+        ["task.labels=[好评, 差评]"],
+        ["bad.jsonl:3:", "label '中评' is outside the label set (好评, 差评)"],
     ),
     "no label": (rows(GOOD, {"text": "好"}), [], ["bad.jsonl:2:", "no label", "data.columns.label"]),
     "no text": (rows(GOOD, {"label": "好评"}), [], ["bad.jsonl:2:", "no text", "data.columns.text"]),
@@ -217,7 +222,7 @@ DATA = {
 ENTITIES = {
     "offsets disagree": ({**PERSON, "start": 2, "end": 4}, ["'李华' disagrees with offsets 2:4", "code points"]),
     "offsets outside": ({**PERSON, "end": 99}, ["offsets 0, 99", "wanted 0 ≤ start < end ≤ 6"]),
-    "unknown type": ({**PERSON, "type": "人明"}, ["entity type '人明' is outside the set", "did you mean '人名'?"]),
+    "unknown type": ({**PERSON, "type": "人名字"}, ["entity type '人名字' is outside the set", "did you mean '人名'?"]),
     "no type": ({"start": 0, "end": 2, "text": "李华"}, ["has no `type`", "wanted start, end, type and text"]),
     "not in the text": ({"type": "人名", "text": "张伟"}, ["entity '张伟' does not occur"]),
 }

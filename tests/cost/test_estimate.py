@@ -240,7 +240,7 @@ def test_shapes_of_the_result(tmp_path: Path, rows: Any, capsys: pytest.CaptureF
         *("peak_gib", "without_recomputation_gib", "with_recomputation_gib", "available_gib"),
         *("fits", "placement", "recompute", "tokens_per_pack"),
     ]
-    assert list(found["minutes"]) == ["total", "low", "high", "start", "training", "answers"]
+    assert list(found["minutes"]) == ["total", "low", "high", "start", "training", "answers", "untuned"]
     assert found["price"]["total"] == round(2.5 * found["minutes"]["total"] / 60, 2)
     assert found["minutes"]["high"] == pytest.approx(2 * found["minutes"]["total"], rel=0.02)
     show(told)
@@ -249,6 +249,71 @@ def test_shapes_of_the_result(tmp_path: Path, rows: Any, capsys: pytest.CaptureF
         assert f"{name}: {text}" in shown
         assert text in page(told, "x")
     assert [name for name, _ in lines(found)] == ["memory", "time", "disk", "price"]
+
+
+ROOM = {"peak_gib": 4.04, "without_recomputation_gib": 4.04, "with_recomputation_gib": 3.0, "available_gib": 23.4}
+ROOM |= {"fits": True, "placement": "one", "recompute": "nothing", "tokens_per_pack": 32_768}
+
+
+@pytest.mark.parametrize(
+    ("memory", "told"),
+    [
+        ({}, "it fits (3.0 GiB would do if whole layers were computed twice)"),
+        ({"with_recomputation_gib": 4.04}, "it fits"),
+        (
+            {"without_recomputation_gib": 9.0, "tokens_per_pack": 10_158},
+            "it fits, with at most 10,158 tokens at once (9.0 GiB would be faster, "
+            "3.0 GiB would do if whole layers were computed twice)",
+        ),
+        (
+            {"without_recomputation_gib": 9.0, "recompute": "layer", "with_recomputation_gib": 4.04},
+            "it fits, slower, computing whole layers twice and with at most 32,768 tokens at once "
+            "(9.0 GiB would be faster)",
+        ),
+        (
+            {"with_recomputation_gib": 4.04, "placement": "nf4"},
+            "it fits, with the weights stored in 4 bits",
+        ),
+        ({"fits": False}, "it does not fit; the finding `too-large` says what to change"),
+    ],
+)
+def test_memory_in_plain_words(memory: dict[str, Any], told: str) -> None:
+    cost = {"memory": ROOM | memory, "machine": {"name": "L4"}, "minutes": None, "price": None}
+    cost["disk"] = {"gib": 0.1, "free_gib": 10.0, "checkpoints": 3}
+    assert dict(lines(cost))["memory"] == f"needs about 4.0 GiB, L4 has 23.4 GiB: {told}"
+
+
+def test_memory_of_a_machine_that_does_not_say_its_own() -> None:
+    cost = {"memory": ROOM | {"available_gib": None}, "machine": {"name": "CPU"}, "minutes": None, "price": None}
+    cost["disk"] = {"gib": 0.1, "free_gib": 10.0, "checkpoints": 3}
+    assert dict(lines(cost))["memory"] == "needs about 4.0 GiB; how much CPU has is not known"
+
+
+@pytest.mark.parametrize("cpu", [True, False])
+def test_the_untuned_model_is_counted(cpu: bool) -> None:
+    """It goes on until its budget ends where answers are written, and takes as long as the tuned one where they are
+    scored."""
+    on = Machine("CPU", 64.0, 5e10, "", cpu=True) if cpu else CARD
+    for profile, as_long in (("ner", False), ("classification", True)):
+        tuned = minutes(model_of(), work := work_of(profile, 16, answered=500), on, held(work, on))
+        both = minutes(model_of(), work := replace(work, untuned=500), on, held(work, on))
+        assert tuned is not None
+        assert both is not None
+        assert tuned.untuned == 0
+        assert both.answers == pytest.approx(tuned.answers + both.untuned)
+        assert both.untuned == pytest.approx(tuned.answers) if as_long else both.untuned > 2 * tuned.answers
+
+
+def test_what_the_untuned_model_takes_is_told(tmp_path: Path, rows: Any) -> None:
+    for untuned in (True, False):
+        config = with_sizes(checked_config(tmp_path, rows, data={"test": 0.2}, evaluation={"untuned": untuned}))
+        found = check(config)
+        work = work_of_result(config, found, True)
+        assert work is not None
+        assert work.untuned == (found["rows"]["test"] if untuned else 0)
+        cost = priced(found, config, "a10")["cost"]
+        cost["minutes"]["untuned"] = 90.0 if untuned else 0.0
+        assert ("answers (evaluation.untuned=false saves 90 min);" in dict(lines(cost))["time"]) is untuned
 
 
 def test_the_cost_is_not_kept_with_the_rows(tmp_path: Path, rows: Any) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from report.pages import Page
-from runs import SILENT, run_config
+from runs import SILENT, lines, run_config
+from tiny import write_rows
 from weitiao.config import RunConfig
 from weitiao.curve import runs as module
 from weitiao.curve.plan import Part, parts
@@ -20,6 +21,7 @@ from weitiao.errors import ConfigError
 from weitiao.report.curve_page import conclusion, page
 from weitiao.report.words import Words
 from weitiao.run_folder import RunFolder
+from weitiao.tracking.screen import Screen
 from weitiao.training.train import train
 
 
@@ -70,6 +72,39 @@ def test_end_to_end_and_what_is_finished_is_kept(
     assert "://" not in html
     for language in ("en", "zh"):
         assert conclusion(found, Words(language)) in Page(page(found, "run", language)).text
+
+
+def test_what_the_files_are_like_is_said_once(
+    tmp_path: Path, qwen2_folder: Path, classification_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = lines(classification_file)
+    write_rows(classification_file, [{**row, "text": row["text"] * 9} for row in [*rows, *rows[:24]]])
+    config = run_config(
+        *(tmp_path, qwen2_folder, classification_file),
+        *("data.test=0.25", "data.max_length=8", "training.max_steps=1"),
+    )
+    curve(config, shares=(50, 100), seeds=2, screen=Screen())
+    said = capsys.readouterr().err
+    assert said.count("training 1 of 3") == said.count("training 3 of 3") == 1
+    assert said.count("kept with the text and answer of an earlier one") == 1
+    assert said.count("train texts are longer than data.max_length") == 1
+    assert said.count("test texts are longer than data.max_length") == 1
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_a_star_is_explained_where_there_is_one(language: str) -> None:
+    score = {"score": 0.6, "low": 0.5, "high": 0.7, "seeds": [1], "steps": 9, "systems": {}}
+    points = [{"share": at, "rows": 9 * at, "lengthened": at < 50, **score} for at in (10, 50, 100)]
+    found = FOUND | {"rises": True, "points": points, "test_rows": 9, "fit": dict.fromkeys("abcd", 0.1)}
+    found["predictions"] = [told | {"times": at} for told, at in zip(FOUND["predictions"], (2, 4), strict=True)]
+    found["line"] = [{"rows": 90, **score}, {"rows": 900, **score}, {"rows": 3600, **score}]
+    explained = Words(language)["curve_steps_note"]
+    assert explained in Page(page(found, "run", language)).text
+    for point in points:
+        point["lengthened"] = False
+    text = Page(page(found, "run", language)).text
+    assert explained not in text
+    assert "*" not in text
 
 
 def test_without_rows_to_measure_nothing_is_trained(

@@ -17,7 +17,7 @@ from weitiao.config import DataSection
 from weitiao.data.formats import formats
 from weitiao.data.formats.text_file import encoding_like, sniffed
 from weitiao.data.source import iter_rows, read_rows
-from weitiao.data.splits import fingerprint, load
+from weitiao.data.splits import fingerprint, load, read_as
 from weitiao.errors import DataError
 from weitiao.tasks.base import task_class, task_options
 
@@ -67,7 +67,7 @@ BROKEN = [
     (
         "a.jsonl",
         LINE.decode().encode("utf-16"),
-        r":1: begins with the byte-order mark of UTF-16.*data\.encoding=utf-16$",
+        r":1: begins with the byte-order mark of UTF-16.*data\.encoding=utf-16, or leave it out",
     ),
     ("a.jsonl", LINE.decode().encode("utf-32"), r":1: begins with the byte-order mark of UTF-32"),
     ("a.jsonl", LINE.decode().encode("utf-16-le"), r":1: holds a NUL character.*data\.encoding=utf-16-le"),
@@ -194,6 +194,35 @@ def test_a_file_that_comes_later_is_read_by_its_bytes(tmp_path: Path, codec: str
     assert encoding_like(tmp_path / "a.csv", usual) == told
     (tmp_path / "a.xlsx").write_bytes(b"PK")
     assert encoding_like(tmp_path / "a.xlsx", usual) == usual
+
+
+def test_each_file_is_read_in_its_own_encoding(tmp_path: Path) -> None:
+    for name, codec in (("train", "gb18030"), ("test", "utf-8-sig"), ("validation", "utf-16")):
+        rows = "".join(f"{name}{at}{CHINESE},{'好评' if at % 2 else '差评'}\n" for at in range(4))
+        (tmp_path / f"{name}.csv").write_text(f"text,label\n{rows}", codec)
+    names = {name: str(tmp_path / f"{name}.csv") for name in ("train", "test", "validation")}
+    _, splits = load(DataSection(**names), task_options({"name": "classification"}), seed=1)
+    for name in names:
+        assert [example.text for example in getattr(splits, name)] == [f"{name}{at}{CHINESE}" for at in range(4)]
+    told = [line.removeprefix(str(tmp_path)) for line in read_as(DataSection(**names))]
+    assert told == ["/train.csv: read as gb18030", "/validation.csv: read as utf-16"]
+    one = DataSection(**names, encoding="gb18030")
+    with pytest.raises(DataError, match=r"data\.encoding is gb18030; .*leave it out, so that each file"):
+        load(one, task_options({"name": "classification"}), seed=1)
+    assert read_as(one) == []
+
+
+def test_what_is_no_known_encoding_is_told_by_its_byte(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes("text\n這個手機很好用，我們都喜歡\n".encode("big5"))
+    with pytest.raises(DataError, match=r"a\.csv:2: byte \d+ .* is not valid UTF-8; save the file as UTF-8 or set"):
+        read_rows(tmp_path / "a.csv", DataSection(train="unused"))
+
+
+def test_a_file_that_changes_is_looked_at_anew(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    for codec in ("gb18030", "utf-8", "utf-16"):
+        path.write_text(f"text\n{CHINESE}\n", codec)
+        assert dict(read_rows(path, DataSection(train="unused"))[0].fields) == {"text": CHINESE}
 
 
 def test_other_encodings_than_utf8_are_strict_and_hint_at_utf8(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def labelled(text: str = "内容", label: str = "类别") -> tuple[list[str], li
 
 def test_a_chinese_table_in_gb18030() -> None:
     config, said = written(write_csv("评论.csv", *labelled(), encoding="gb18030"))
-    assert (config.data.encoding, config.data.columns) == ("gb18030", {"text": "内容", "label": "类别"})
+    assert (config.data.encoding, config.data.columns) == ("auto", {"text": "内容", "label": "类别"})
     assert config.task == {"name": "classification"}
     assert (config.data.validation, config.data.test) == (0.2, 0.2)
     assert config.run.name == "评论"
@@ -103,7 +103,7 @@ def test_every_encoding_and_separator(name: str, mark: str, encoding: str) -> No
 def test_an_excel_sheet_with_chinese_headers() -> None:
     config, _ = written(write_excel("留言.xlsx", *labelled("客户留言", "意图")))
     assert config.data.columns == {"text": "客户留言", "label": "意图"}
-    assert config.data.encoding == "utf-8"
+    assert config.data.encoding == "auto"
 
 
 def test_contents_decide_where_names_say_nothing() -> None:

@@ -193,10 +193,11 @@ def test_columns(qwen2_folder: Path, tmp_path: Path) -> None:
     data = write_rows(tmp_path / "classification.jsonl", rows)
     run = trained(run_config(tmp_path, qwen2_folder, data, "data.columns={text: 内容, label: 类别}"))
     predictor = weitiao.load(run, device="cpu")
-    [bare, mapped, labelled] = predictor.predict([TEXTS[0], {"内容": TEXTS[0]}, {"内容": TEXTS[0], "类别": "好评"}])
-    assert bare == mapped == labelled
+    rows = [TEXTS[0], {"内容": TEXTS[0]}, {"内容": TEXTS[0], "类别": "好评"}, {"text": TEXTS[0]}]
+    [bare, mapped, labelled, standard] = predictor.predict(rows)
+    assert bare == mapped == labelled == standard
     with pytest.raises(DataError, match="内容"):
-        predictor.predict([{"text": TEXTS[0]}])
+        predictor.predict([{"正文": TEXTS[0]}])
 
 
 def test_entities(qwen2_folder: Path, tmp_path: Path) -> None:

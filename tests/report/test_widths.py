@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import pytest
 from rich.console import Console
 from rich.table import Table
 
@@ -27,6 +28,20 @@ def test_metrics() -> None:
     text = printed(metrics_table(found | {"systems": {"finetuned": figures, "dictionary": figures}}))
     assert "…" not in text
     assert text.count("0.235 [0.000–0.462]") == 2
+
+
+@pytest.mark.parametrize(
+    ("rows", "split", "title"),
+    [
+        (1200, "test", "ner · 1,200 test rows"),
+        (1, "validation", "ner · 1 validation row"),
+        (4, "p4.jsonl", "ner · 4 rows of p4.jsonl"),
+        (1, "data/p1.jsonl", "ner · 1 row of data/p1.jsonl"),
+    ],
+)
+def test_what_was_measured(rows: int, split: str, title: str) -> None:
+    found = {"task": "ner", "rows": rows, "split": split, "headline": "f1", "ceiling": 1.0}
+    assert metrics_table(found | {"systems": {"finetuned": {"f1": 0.5}}}).title == title
 
 
 def test_a_curve() -> None:

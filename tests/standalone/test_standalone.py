@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import ast
+import codecs
+import csv
 import importlib.util
+import io
 import json
 import re
 import subprocess
@@ -44,7 +47,7 @@ ODD = (
 """Texts that name control tokens or placeholders, or that a tokenizer normalises."""
 
 
-def alone(folder: Path, rows: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def alone(folder: Path, rows: Path | str, *options: str) -> subprocess.CompletedProcess[str]:
     """`predict.py` in a process of its own, which finds no weitiao."""
     command = [sys.executable, "-I", "-c", ALONE, str(folder), str(rows), *options]
     return subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
@@ -149,6 +152,48 @@ def test_free_text(qwen3_folder: Path, tmp_path: Path) -> None:
     assert_alike(run, rows, answers(dest, rows, tmp_path))
     done = alone(dest, write_rows(tmp_path / "others.jsonl", [{"text": "好", "system": "Be brief."}]))
     assert "others.jsonl:1: field 'system' would change the prompt" in done.stderr
+
+
+def test_tables(qwen2_folder: Path, tmp_path: Path) -> None:
+    """A table goes in and comes out; its answers are those to the same rows as JSON lines."""
+    told = [json.loads(line) for line in small_classification(tmp_path / "plain.jsonl").read_text("utf-8").splitlines()]
+    data = write_rows(
+        tmp_path / "classification.jsonl", [{"评论%": row["text"], "label": row["label"]} for row in told]
+    )
+    run = trained(run_config(tmp_path, qwen2_folder, data, "training.max_steps=1", "data.columns={text: 评论%}"))
+    dest = export(run, tmp_path / "out", "standalone")
+    rows = [
+        {"编号": str(at), "评论%": text} for at, text in enumerate(["手机很好，喜欢", '"书"太差了', "酒店\n一般", *ODD])
+    ]
+    wanted = answers(dest, rows, tmp_path)
+    source = tmp_path / "asked.csv"
+    with source.open("w", encoding="utf-8-sig", newline="") as file:
+        writer = csv.DictWriter(file, ["编号", "评论%"])
+        writer.writeheader()
+        writer.writerows(rows)
+    command = [sys.executable, "-I", "-c", ALONE, str(dest), str(source)]
+    done = subprocess.run(command, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.startswith(codecs.BOM_UTF8)
+    found = list(csv.DictReader(io.StringIO(done.stdout.decode("utf-8-sig"), newline="")))
+    assert [list(row) for row in found] == [["编号", "评论%", "prediction", "probability"]] * len(rows)
+    for row, answer in zip(found, wanted, strict=True):
+        assert row == {name: str(value) for name, value in answer.items()} | {"probability": row["probability"]}
+        assert row["probability"] == f"{answer['probability']:.6g}"
+
+    usage = " ".join(alone(dest, "--help").stdout.split())
+    assert ".jsonl, .txt or .csv; - reads standard input. Of a row is read the text in '评论%'" in usage
+    for name, content, why in (
+        ("a.csv", "编号,评论%\n1,好,很好\n", "a.csv:2: 3 cells, but the header has 2; quote a cell with a comma"),
+        ("a.csv", '编号,评论%\n1,好\n2,"好\n', "a.csv:3: quotes do not match in the row that starts here"),
+        ("a.csv", "编号;评论%\n1;好\n", "a.csv:2: no text; wanted a string in '评论%', found 编号;评论%"),
+        ("a.xlsx", "x", "a.xlsx: wanted .jsonl, .txt, .csv, or - for standard input"),
+    ):
+        (tmp_path / name).write_text(content, "utf-8")
+        done = alone(dest, tmp_path / name)
+        assert done.returncode == 1
+        assert done.stdout == ""
+        assert why in done.stderr
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama", "glm4"])

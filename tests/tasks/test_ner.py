@@ -230,10 +230,10 @@ def test_types_come_from_the_training_rows():
         ({}, [row(located(0, 2, "a\tb"))], DataError, PLACE + r"type 'a\\tb' is empty or holds a tab"),
         ({}, [row(located(0, 2, " "))], DataError, PLACE + "type ' ' is empty"),
         (
-            {"type_descriptions": {"地名": "x"}, "types": TYPES},
+            {"type_descriptions": {"地点名": "x"}, "types": TYPES},
             [row()],
             ConfigError,
-            "'地名'.*no type; did you mean '地点'",
+            "'地点名'.*no type; did you mean '地点'",
         ),
         ({"type_descriptions": {"z": "x"}, "types": TYPES}, [row()], ConfigError, "'z'.*no type; types: 人名, 地点"),
     ],

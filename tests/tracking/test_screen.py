@@ -33,6 +33,21 @@ def test_lines_of_a_slow_run(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+def test_what_differs_in_figures_or_in_brackets_alone_is_said_once() -> None:
+    out = io.StringIO()
+    screen = Screen(Console(file=out, soft_wrap=True))
+    told = [
+        "p1.csv: read as gb18030",
+        "p2.csv: read as gb18030",
+        "12 training rows, 1,234 tokens, share 12.5 (first p1.csv:7)",
+        "9 training rows, 345 tokens, share 31.6 (first p2.csv:9)",
+        "9 test rows, 345 tokens, share 31.6 (first p1.csv:9)",
+    ]
+    for line in told:
+        screen.once(line)
+    assert out.getvalue().splitlines() == [*told[:3], told[4]]
+
+
 def test_no_line_before_anything_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 400.0, 800.0])
     monkeypatch.setattr(screen.time, "monotonic", lambda: next(clock))

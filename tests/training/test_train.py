@@ -182,6 +182,22 @@ def test_another_config_is_refused(
     assert content(run) == before
 
 
+def test_a_run_that_had_the_earlier_default_is_no_other(
+    qwen2_folder: Path, classification_file: Path, tmp_path: Path, steps: list[int]
+) -> None:
+    """Version 0.1 wrote `encoding: utf-8` where the config did not say one."""
+    config = run_config(tmp_path, qwen2_folder, classification_file)
+    run = trained(config)
+    written = (run / "config.yaml").read_text("utf-8")
+    assert "  encoding: auto\n" in written
+    (run / "config.yaml").write_text(written.replace("  encoding: auto\n", "  encoding: utf-8\n"), "utf-8")
+    steps.clear()
+    trained(config)
+    assert not steps
+    with pytest.raises(ConfigError, match=r"data\.encoding: \"utf-8\" → \"utf-8-sig\""):
+        trained(run_config(tmp_path, qwen2_folder, classification_file, "data.encoding=utf-8-sig"))
+
+
 @pytest.mark.parametrize("finished", [True, False])
 def test_changed_data_are_refused(
     qwen2_folder: Path, classification_file: Path, tmp_path: Path, finished: bool

@@ -12,7 +12,7 @@ A result is plain JSON, and all that the screen and the page know:
     labels          label or type → rows of each split that name it
     read_back       rows whose tokens were read back
     shared          tokens that all these begin with
-    notes           what was not looked at
+    notes           how files were read, and what was not looked at
     cost            what the training takes on a machine (`cost/estimate.py` has its keys), added by `priced.py`, for it
                     depends on more than rows; null until then, and where nothing is known of the machine or the model
     seconds         that it took
@@ -32,7 +32,7 @@ from weitiao.check.finding import LEVELS, Finding
 from weitiao.check.reading import Trouble, examples, task_of
 from weitiao.check.table import UNUSED, Table
 from weitiao.config import RunConfig
-from weitiao.data.splits import NAMES, fingerprint, named_files, row_key, text_key
+from weitiao.data.splits import NAMES, fingerprint, named_files, read_as, row_key, text_key
 from weitiao.errors import DataError
 from weitiao.model.base import Base, open_base
 from weitiao.tasks.base import Example, Task, task_options
@@ -134,6 +134,7 @@ def _result(setting: Setting, table: Table, looked: list[Check], files: dict[str
     facts: dict[str, Any] = {"tokens": None, "labels": {}, "read_back": 0, "shared": 0, "notes": []}
     for one in looked:
         facts |= one.facts(table)
+    facts["notes"] = [*read_as(config.data), *facts["notes"]]
     return {
         "schema_version": 1,
         "task": config.task["name"],

@@ -17,7 +17,12 @@ def evaluate(
     data: Annotated[Path | None, typer.Option(help="A labelled file, in place of the run's own test rows.")] = None,
     images: Annotated[str | None, typer.Option(help="Folder of that file's images; by default the run's.")] = None,
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="Measure the untuned model and the task's baselines too.")
+        bool,
+        typer.Option(
+            "--baselines",
+            help="Measure the untuned model and the task's baselines too. It takes at least twice as long; on a CPU, "
+            "where answers are written, hours.",
+        ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON in the shape of metrics.json.")] = False,
 ) -> None:

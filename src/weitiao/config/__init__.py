@@ -4,7 +4,7 @@ A config is a YAML file (or the name of one in `weitiao/configs/`) plus `section
 Unknown keys are errors that name the nearest valid one.
 """
 
-from weitiao.config.explanation import nearest, suggestion, validated
+from weitiao.config.explanation import nearest, nearest_label, suggestion, validated
 from weitiao.config.load import SHIPPED, load_config, resolve_config
 from weitiao.config.sections import (
     SCHEMA_VERSION,
@@ -37,6 +37,7 @@ __all__ = [
     "dump_yaml",
     "load_config",
     "nearest",
+    "nearest_label",
     "resolve_config",
     "suggestion",
     "validated",

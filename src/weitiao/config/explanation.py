@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Mapping
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -11,6 +13,8 @@ from pydantic import BaseModel, ValidationError
 from weitiao.errors import ConfigError, shown
 
 S = TypeVar("S", bound=BaseModel)
+MOST_DIFFERING = 1 / 3 + 1e-9
+"""Share of a label's characters."""
 
 
 def validated(model: type[S], values: Mapping[str, Any], where: str) -> S:
@@ -27,10 +31,43 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     return found[0] if found else None
 
 
-def suggestion(word: str, words: Collection[str], otherwise: str | None = None) -> str:
+def nearest_label(label: str, labels: Iterable[str]) -> str | None:
+    """The same of labels and types, which are often short, so that one other character has another meaning (差评,
+    中评). At most a third of the characters may differ, beside case, width and spaces."""
+    return _nearest_label(label, tuple(labels))
+
+
+@lru_cache(maxsize=1024)
+def _nearest_label(label: str, labels: tuple[str, ...]) -> str | None:
+    """Kept, for a file may have the same wrong label in each row."""
+    differing = {other: _differing(_plain(label), _plain(other)) for other in labels}
+    best = min(labels, key=lambda other: differing[other], default=None)
+    return best if best is not None and differing[best] <= MOST_DIFFERING else None
+
+
+def _differing(one: str, other: str) -> float:
+    """Share of the longer word's characters that the other one does not have in its order."""
+    longest, shortest = sorted((len(one), len(other)))[::-1]
+    if longest - shortest > MOST_DIFFERING * longest:
+        return 1.0
+    blocks = difflib.SequenceMatcher(None, one, other, autojunk=False).get_matching_blocks()
+    return 1 - sum(block.size for block in blocks) / max(longest, 1)
+
+
+def _plain(text: str) -> str:
+    """Without case, width (NFKC) and spaces."""
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def suggestion(
+    word: str,
+    words: Collection[str],
+    otherwise: str | None = None,
+    near: Callable[[str, Iterable[str]], str | None] = nearest,
+) -> str:
     """How an error ends that was caused by a word which is none of `words`: with the one that was meant, or else with
     `otherwise`, by default all of them."""
-    meant = nearest(word, words)
+    meant = near(word, words)
     return f"did you mean {meant!r}?" if meant else otherwise or f"choices: {', '.join(words)}"
 
 

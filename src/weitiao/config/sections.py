@@ -64,8 +64,9 @@ class DataSection(Section):
     columns: dict[str, str] = {}
     """Our field name → the file's, where they differ, such as `{text: 内容, label: 类别}`. An empty name leaves a field
     out: `{image: ""}`."""
-    encoding: str = "utf-8"
-    """Encoding of text files; `gb18030` reads GBK. A UTF-8 byte-order mark is skipped."""
+    encoding: str = "auto"
+    """Encoding of all text files, such as `gb18030`, which reads GBK. `auto` finds each file's own by its bytes, UTF-8,
+    GB18030 or UTF-16, and says so where it is not UTF-8. A byte-order mark is skipped."""
     max_length: int = Field(1024, ge=8)
     """Tokens that the shrinkable text and the images of a row may take. Longer text keeps its head and tail; images
     shrink, and are never cut. Nor is the answer; entities of the part that was left out are not trained on, and are
@@ -163,7 +164,8 @@ class EvaluationSection(Section):
     baselines: bool = True
     """Measure the task's baselines on the same test rows."""
     untuned: bool = True
-    """Measure the base model without the adapter on the same test rows, under the same constraint."""
+    """Measure the base model without the adapter on the same test rows, under the same constraint. Where answers are
+    written, as entities are, it takes longer than the fine-tuned one, on a CPU hours: `weitiao check` says how long."""
     bootstrap: int = Field(1000, ge=100)
     """Resamples of the rows for the 95 % intervals."""
     batch_tokens: int | None = Field(None, ge=256)

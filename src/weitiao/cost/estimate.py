@@ -4,7 +4,8 @@ machine  {"name", "memory_gib": null where unknown, "tflops": null where unknown
 steps, tokens   of the training: optimizer updates, and tokens that are computed
 memory   {"peak_gib": as the engine would do it, "without_recomputation_gib", "with_recomputation_gib",
           "available_gib", "fits", "placement": one|nf4, "recompute": nothing|gate_up|layer, "tokens_per_pack"}
-minutes  {"total", "low", "high", "start", "training", "answers"}; null where the machine's rate is unknown
+minutes  {"total", "low", "high", "start", "training", "answers", "untuned": of the answers}; null where the machine's
+         rate is unknown
 disk     {"gib": at most, "free_gib", "checkpoints": at once}
 price    {"per_hour", "total", "low", "high"} in the currency of the number that was given; null without one
 """
@@ -95,7 +96,7 @@ def _memory(held: Memory) -> Told:
 
 
 def _minutes(taken: Minutes) -> Told:
-    parts = {name: round(getattr(taken, name), 2) for name in ("start", "training", "answers")}
+    parts = {name: round(getattr(taken, name), 2) for name in ("start", "training", "answers", "untuned")}
     ends = {"total": taken.total, "low": taken.total / taken.factor, "high": taken.total * taken.factor}
     return {**{name: round(value, 2) for name, value in ends.items()}, **parts}
 

@@ -40,7 +40,9 @@ class Minutes:
     start: float
     training: float
     answers: float
-    """Evaluations, calibration, metrics."""
+    """Evaluations, calibration, metrics; of both models."""
+    untuned: float
+    """Of that, the answers of the untuned model."""
     factor: float
 
     @property
@@ -57,6 +59,7 @@ def minutes(model: Model, work: Work, machine: Machine, memory: Memory) -> Minut
     training = PASSES * weights * work.distinct(tokens) / rate * AGAIN[memory.fit.recompute]
     if not machine.cpu:
         training += PACK * work.steps * work.packs(tokens)
-    answers = READ * weights * work.predicted / rate
+    untuned = READ * weights * work.predicted_untuned(machine.cpu) / rate
+    answers = READ * weights * work.predicted(machine.cpu) / rate + untuned
     start = START + sizes_of(model.shapes, 2)["one"] / LOADED
-    return Minutes(start / 60, training / 60, answers / 60, FACTOR[machine.measured and memory.ours])
+    return Minutes(start / 60, training / 60, answers / 60, untuned / 60, FACTOR[machine.measured and memory.ours])

@@ -9,6 +9,7 @@ from statistics import NormalDist
 from typing import Any
 
 from weitiao.config import RunConfig
+from weitiao.data.encode import answer_budget
 from weitiao.data.pack import steps_per_epoch
 
 LOOKED_AHEAD = 200
@@ -16,6 +17,12 @@ LOOKED_AHEAD = 200
 WRITTEN = 10
 """Tokens of a prompt that are read in the time that one of an answer is written in: 650 rows/s with 20.5 tokens each,
 of 33 tokens of text, against 2,000 rows/s of labels that are scored (docs/speed.md, predictions on a card)."""
+WRITTEN_ON_CPU = 3
+"""The same on a CPU, which has no kernels to start: 32 rows by SmolLM2-135M behind 70 tokens of their own took 24 s
+with 22 tokens each, and 81 s with 117; with two threads 15 s and 41 s."""
+UNENDED = 0.6
+"""Share of the budget of an answer that an untuned model writes: 117 of 198 tokens, where the references had 13, of 32
+rows of entities by SmolLM2-135M."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +55,11 @@ class Work:
     """Behind the prefix, without the last token, which is a label."""
     answers: Spread
     answered: int
-    """Rows that are answered: in evaluations, for calibration, and for the metrics."""
+    """Rows that the fine-tuned model answers: in evaluations, for calibration, and for the metrics."""
     written: bool
     """Whether answers are written token by token, or labels scored."""
+    untuned: int = 0
+    """Rows that the model answers without its adapter, to be compared."""
 
     @property
     def longest(self) -> int:
@@ -83,11 +92,19 @@ class Work:
         """Tokens that all steps compute: the prefix once a pack."""
         return self.steps * (self.rows / self.per_epoch * self.own.mean + self.packs(tokens) * self.prefix)
 
-    @property
-    def predicted(self) -> float:
+    def predicted(self, cpu: bool) -> float:
         """Tokens of all prompts that are answered, and those of the answers, by what they take."""
+        return self.answered * self._answer(self.answers.mean, cpu)
+
+    def predicted_untuned(self, cpu: bool) -> float:
+        """The same of the untuned model, which seldom ends an answer before it has to."""
+        budget = answer_budget(self.answers.most)
+        return self.untuned * self._answer(UNENDED * budget if self.written else self.answers.mean, cpu)
+
+    def _answer(self, tokens: float, cpu: bool) -> float:
+        """Of one row, with an answer of so many tokens."""
         prompt = max(self.own.mean - self.answers.mean, 0) + 1
-        return self.answered * (prompt + (WRITTEN if self.written else 1) * self.answers.mean)
+        return prompt + ((WRITTEN_ON_CPU if cpu else WRITTEN) if self.written else 1) * tokens
 
 
 def work_of(config: RunConfig, result: Mapping[str, Any], labels: bool) -> Work | None:
@@ -103,13 +120,17 @@ def work_of(config: RunConfig, result: Mapping[str, Any], labels: bool) -> Work 
     own = Spread(max(tokens["all"] / rows - shared - 1, 1), whole["deviation"], max(whole["max"] - shared - 1, 1))
     answer = Spread(answers["all"] / rows, answers["deviation"], answers["max"])
     answered = _answered(config, result["rows"], steps, per_epoch, labels)
+    untuned = _measured(result["rows"]) if config.evaluation.untuned else 0
     written = config.task["name"] != "classification"
-    return Work(rows, samples, steps, per_epoch, shared, own, answer, answered, written)
+    return Work(rows, samples, steps, per_epoch, shared, own, answer, answered, written, untuned)
 
 
 def _answered(config: RunConfig, rows: Mapping[str, int], steps: int, per_epoch: int, labels: bool) -> int:
     section = config.evaluation
     validation = min(rows["validation"], section.max_rows or rows["validation"])
     times = -(-steps // (section.steps or per_epoch)) + labels
-    measured = rows["test"] or rows["validation"]
-    return times * validation + measured * (1 + section.untuned)
+    return times * validation + _measured(rows)
+
+
+def _measured(rows: Mapping[str, int]) -> int:
+    return rows["test"] or rows["validation"]

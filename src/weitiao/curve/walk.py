@@ -16,7 +16,7 @@ from weitiao.config import RunConfig, load_config
 from weitiao.curve.plan import LEAST_STEPS, SHARES, Part, curve_folder, parts
 from weitiao.curve.result import result
 from weitiao.curve.runs import carry_out
-from weitiao.data.splits import load
+from weitiao.data.splits import load, read_as
 from weitiao.errors import ConfigError
 from weitiao.report.curve_page import conclusion, page
 from weitiao.report.words import Words
@@ -54,6 +54,8 @@ def curve(
     task, splits = load(config.data, task_options(config.task), config.run.seed)
     if not splits.test and not splits.validation:
         raise ConfigError("a curve needs rows to measure; set data.test to a file or to a share such as 0.1")
+    for note in (*read_as(config.data), *splits.notes, *splits.repeats):
+        screen.once(note)
     planned = parts(config, len(splits.train), shares, seeds or (SEEDS if minutes is None else MOST_SEEDS))
     for note in filter(None, (_lengthened(planned), _few(planned))):
         screen.note(note)

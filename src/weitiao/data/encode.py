@@ -197,6 +197,11 @@ def _with_tokens(messages: Sequence[Message], images: Sequence[PlacedImage]) -> 
     ]
 
 
+def answer_budget(longest: int) -> int:
+    """Tokens that an answer may have when it is predicted, where the longest one in training has so many."""
+    return 2 * longest + 16
+
+
 def shortening_note(examples: Sequence[Example], encoded: Sequence[Encoded], task: Task, split: str) -> str | None:
     """One line that says how many texts are shortened, or answered in windows, by class; None when none is."""
     cut = [(e, c) for e, c in zip(examples, encoded, strict=True) if c.removed]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from weitiao.config import DataSection
 from weitiao.data.formats import image_folder
+from weitiao.data.formats.text_file import TEXT_FILES, text_encoding
 from weitiao.data.shares import asked_shares, limited, shares_of
 from weitiao.data.source import data_file, read_rows
 from weitiao.errors import DataError, ImageError
@@ -111,6 +112,16 @@ def named_files(data: DataSection) -> dict[str, str]:
         if isinstance(value, str) and not data.split_field:
             named[name] = value
     return named
+
+
+def read_as(data: DataSection) -> list[str]:
+    """A line for each text file that is read in another encoding than UTF-8 without the config saying so."""
+    told = []
+    for path in named_files(data).values():
+        file = data_file(path)
+        if file.suffix.lower() in TEXT_FILES and (found := text_encoding(file, data.encoding)) != data.encoding:
+            told += [f"{file}: read as {found}"] if found != "utf-8" else []
+    return told
 
 
 def _rows_by_file(data: DataSection) -> dict[str, list[Row]]:

@@ -92,13 +92,14 @@ def _read(file: str, images: str | None, encoding: str | None, say: Say) -> tupl
     path = data_file(file)
     is_text = path.is_file() and path.suffix.lower() in TEXT_FILES
     try:
-        data = DataSection(train=file, encoding=encoding or (sniffed(path) if is_text else "utf-8"), images=images)
+        found = encoding or (sniffed(path) if is_text else "utf-8")
     except DataError as error:
         raise DataError(f"{error}; with --encoding") from None
+    data = DataSection(train=file, images=images, **({"encoding": encoding} if encoding else {}))  # type: ignore[arg-type]
     rows = read_rows(file, data)
-    how = [f"read as {data.encoding}"] * is_text
+    how = [f"read as {found}"] * is_text
     if path.suffix.lower() in SEPARATORS:
-        how.append(f"cells parted by {NAMES[separator(path, data.encoding)]}")
+        how.append(f"cells parted by {NAMES[separator(path, found)]}")
     say(", ".join([f"{file}: {len(rows):,} rows", *how]))
     if len(rows) < LEAST_ROWS:
         raise DataError(

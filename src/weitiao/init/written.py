@@ -93,8 +93,8 @@ def _data(source: Source, found: Found, made: Proposal) -> Iterator[Key]:
             yield split, value, why
     if columns := found.mapping(source.names):
         yield "columns", columns, 'our names: yours; "" leaves a column out'
-    if source.encoding != "utf-8":
-        yield "encoding", source.encoding, "of the file's text"
+    if source.encoding != "auto":
+        yield "encoding", source.encoding, "of the files' text, as --encoding said"
     if source.images:
         yield "images", source.images, "folder of the images"
     yield "max_length", made.max_length.value, made.max_length.why

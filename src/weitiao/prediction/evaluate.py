@@ -19,6 +19,7 @@ from weitiao.metrics.classification import calibration
 from weitiao.prediction.adapter_folder import open_folder
 from weitiao.prediction.baselines import BASELINES
 from weitiao.prediction.calibration import with_temperature, withheld
+from weitiao.prediction.columns import columns_of_file
 from weitiao.prediction.thresholds import chooses_several, headline_at
 from weitiao.run_folder import RunFolder, Thresholds, find_adapter
 from weitiao.tasks.base import Example, Task
@@ -100,6 +101,7 @@ def evaluate(
     """Measure a run's adapter anew, on its own test rows or on the labelled rows of the file `data`.
 
     images: folder of that file's images; by default the run's `data.images`, or the folder of the file.
+    A file without the run's columns is read by the standard names, such as `text` and `label` (`columns.py`).
     With `baselines`, the untuned model and the task's baselines too (they learn from the run's training rows).
     Returns the shape of `metrics.json`; writes nothing.
     """
@@ -117,6 +119,8 @@ def evaluate(
         told = {"encoding": encoding_like(data_file(data), folder.told.encoding), "columns": folder.told.columns}
         told |= {"images": images} if images else {}
         section = config.data.model_copy(update=told)
+        columns = columns_of_file(folder.task, data, section, labelled=True, screen=screen)
+        section = section.model_copy(update={"columns": columns})
         split, test = str(data), [folder.task.example(row) for row in read_rows(str(data), section)]
     if not test:
         raise ConfigError(f"{run}: the run has no test or validation rows; name a labelled file with --data")

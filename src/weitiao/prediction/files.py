@@ -10,7 +10,8 @@ import gc
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -26,12 +27,13 @@ from weitiao.model.ahead import FOR_PREDICTION, import_ahead, libraries_ahead
 from weitiao.prediction.adapter_folder import AdapterFolder, open_folder
 from weitiao.prediction.agreement import ROWS, open_merged, refuse_quantized
 from weitiao.prediction.calibration import withheld
+from weitiao.prediction.columns import columns_for, columns_of_file, say_standard
 from weitiao.prediction.draft import Draft, Printed
 from weitiao.prediction.evaluate import prediction_record
 from weitiao.prediction.greedy import refuse_decoding
 from weitiao.prediction.writers import WRITERS
 from weitiao.run_folder import TASK_FILE
-from weitiao.tasks.base import Example
+from weitiao.tasks.base import Example, Task
 from weitiao.tracking.screen import LINE_EVERY, Screen
 from weitiao.types import Prediction, Row
 
@@ -80,7 +82,7 @@ def predict_file(
     belongs = None
     if source != "-":
         belongs = _belongs(folder, abstain_below=abstain_below, merged=merged, top=top, decoding=decoding)
-    examples = partial(_examples, folder, source, images, _encoding(folder, source, screen))
+    examples = partial(_examples, folder.task, source, _section(folder, source, images, screen), screen)
     done: Draft | Printed = Printed() if output is None else Draft(output, belongs)
     # Standard input cannot be read twice: it has no total, and a broken row is told when its block is reached.
     total = None if source == "-" else done.check(examples())
@@ -162,11 +164,19 @@ def _block(examples: Iterator[Example], rows: int) -> list[Example]:
     return list(islice(examples, rows))
 
 
-def _examples(folder: AdapterFolder, source: str, images: str | None, encoding: str) -> Iterator[Example]:
-    columns = folder.told.columns
-    section = DataSection(train=source, columns=columns, encoding=encoding, images=images)  # type: ignore[call-arg]
-    rows = _standard_input(columns, images or ".") if source == "-" else iter_rows(source, section)
-    return (folder.task.example(row, labelled=False) for row in rows)
+def _examples(task: Task, source: str, section: DataSection, screen: Screen) -> Iterator[Example]:
+    rows = _standard_input(task, section, screen) if source == "-" else iter_rows(source, section)
+    return (task.example(row, labelled=False) for row in rows)
+
+
+def _section(folder: AdapterFolder, source: str, images: str | None, screen: Screen) -> DataSection:
+    """How the source is read."""
+    told = {"columns": folder.told.columns, "encoding": _encoding(folder, source, screen), "images": images}
+    section = DataSection(train=source, **told)  # type: ignore[arg-type]
+    if source == "-":
+        return section
+    columns = columns_of_file(folder.task, source, section, labelled=False, screen=screen)
+    return section.model_copy(update={"columns": columns})
 
 
 def _encoding(folder: AdapterFolder, source: str, screen: Screen) -> str:
@@ -231,8 +241,9 @@ def _progress(screen: Screen, total: int | None, done: int) -> Iterator[Callable
     yield count
 
 
-def _standard_input(columns: Mapping[str, str], images: str) -> Iterator[Row]:
-    row = None
+def _standard_input(task: Task, section: DataSection, screen: Screen) -> Iterator[Row]:
+    row, usual = None, section.columns
+    said = False
     for number, raw in enumerate(sys.stdin.buffer, 1):
         place = f"standard input:{number}"
         try:
@@ -242,8 +253,14 @@ def _standard_input(columns: Mapping[str, str], images: str) -> Iterator[Row]:
         if not line.strip():
             continue
         is_json = line.lstrip().startswith("{")
-        fields = jsonl.record(line, place) if is_json else {columns.get("text", "text"): line}
-        row = Row(fields, "standard input", number, columns, images)
+        fields = jsonl.record(line, place) if is_json else {usual.get("text", "text"): line}
+        row = Row(fields, "standard input", number, usual, section.images or ".")
+        columns = columns_for(task, row, labelled=False)
+        if columns != usual:
+            row = replace(row, columns=columns)
+            if not said:
+                say_standard(columns, usual, place, screen)
+            said = True
         yield row
     if row is None:
         raise DataError("standard input: holds no rows; wanted a JSON object or a text a line")

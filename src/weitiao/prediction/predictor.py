@@ -30,6 +30,7 @@ from weitiao.model.merge import Merged
 from weitiao.model.placement import place
 from weitiao.prediction.adapter_folder import AdapterFolder, open_folder
 from weitiao.prediction.calibration import given, with_temperature
+from weitiao.prediction.columns import columns_for
 from weitiao.prediction.decode import Decoder
 from weitiao.prediction.grammar import GrammarCompiler, Guide
 from weitiao.prediction.greedy import refuse_decoding
@@ -148,7 +149,8 @@ class Predictor:
         images: str | Path = ".",
         decoding: str = "exact",
     ) -> list[Prediction]:
-        """Answers to rows, given as mappings with the fields of the training file, or as bare texts.
+        """Answers to rows, given as mappings with the fields of the training file, or the standard names in their
+        place, or as bare texts.
 
         images: folder that the paths of images are relative to, and below which they must lie.
         abstain_below: an answer of a lower probability is None; its `text` still says it.
@@ -159,9 +161,10 @@ class Predictor:
         """
         refuse_decoding(self.task, decoding)
         whole = [{self.columns.get("text", "text"): row} if isinstance(row, str) else dict(row) for row in rows]
+        given_rows = [Row(fields, "rows", number, self.columns, str(images)) for number, fields in enumerate(whole, 1)]
         examples = [
-            self.task.example(Row(fields, "rows", number, self.columns, str(images)), labelled=False)
-            for number, fields in enumerate(whole, 1)
+            self.task.example(replace(row, columns=columns_for(self.task, row, labelled=False)), labelled=False)
+            for row in given_rows
         ]
         return [given(answer, abstain_below) for answer in self.answer(examples, decoding=decoding)]
 

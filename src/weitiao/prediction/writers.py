@@ -1,8 +1,9 @@
 """Answered rows, one JSON object a line, → the file that the user asked for. Two passes, a few rows in memory.
 
 .jsonl     the lines themselves
-.csv       a column for each key of any row, in the order in which they appear; a list or an object is JSON. It begins
-           with UTF-8's mark, without which Excel reads Chinese as another encoding
+.csv       a column for each key of any row, in the order in which they appear; a list or an object is JSON. Our
+           probabilities have six digits. It begins with UTF-8's mark, without which Excel reads Chinese as another
+           encoding
 .parquet   the same columns. The input's own keep their types where the input is Parquet too. Of any other, the values
            that are not null decide: all whole numbers, all numbers, all booleans, else text, where what is no text is
            JSON (lists, objects, mixed values, whole numbers beyond 64 bits).
@@ -26,6 +27,8 @@ ROW_GROUP = 8192
 """Rows of a Parquet row group, and those in memory at once."""
 ANSWERS = ("prediction", "suggestion", "probability", "reference")
 """Keys that a record has besides the row's own (`evaluate.prediction_record`)."""
+DIGITS = 6
+"""Significant ones, of a probability in a .csv."""
 EXACT = 2**53
 """Whole numbers up to this one are the same as 64-bit floats."""
 Columns = dict[str, set[str]]
@@ -56,7 +59,9 @@ def _csv(draft: Path, target: Path, source: Path | None) -> None:
     with target.open("w", encoding="utf-8-sig", newline="") as file:
         writer = csv.DictWriter(file, list(_columns(draft)))
         writer.writeheader()
-        writer.writerows({name: _cell(value) for name, value in record.items()} for record in _records(draft))
+        for record in _records(draft):
+            told = {name: _short(name, value) if name in (*ANSWERS, "top") else value for name, value in record.items()}
+            writer.writerow({name: _cell(value) for name, value in told.items()})
 
 
 def _parquet(draft: Path, target: Path, source: Path | None) -> None:
@@ -138,6 +143,15 @@ def _array(records: list[dict[str, Any]], field: Any) -> Any:
     if pa.types.is_string(field.type):
         values = [v if v is None or isinstance(v, str) else json.dumps(v, ensure_ascii=False) for v in values]
     return pa.array(values, field.type)
+
+
+def _short(name: str, value: Any) -> Any:
+    """With as many digits of each probability as a person reads."""
+    if isinstance(value, list):
+        return [_short(name, item) for item in value]
+    if isinstance(value, dict):
+        return {key: _short(key, item) for key, item in value.items()}
+    return float(f"{value:.{DIGITS}g}") if name == "probability" and isinstance(value, float) else value
 
 
 def _cell(value: Any) -> Any:

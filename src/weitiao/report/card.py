@@ -25,7 +25,7 @@ ELSEWHERE = (
 )
 ALONE = (
     "`predict.py` answers as Weitiao does, one row at a time; `prompt.txt`, `settings.json` and the files beside them "
-    "are what it goes by."
+    "are what it goes by. It takes .jsonl, .txt and .csv; `--help` says which columns."
 )
 
 

@@ -22,6 +22,8 @@ NAMES = {
     "nearest": "nearest row",
     "dictionary": "dictionary",
 }
+SPLITS = ("test", "validation")
+"""Of a run's own rows, what may be measured."""
 MOST_COLUMNS = 4
 """Metrics shown beside the headline; metrics.json has all of them."""
 MOST_TEXT = 160
@@ -33,7 +35,7 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     systems: Mapping[str, Mapping[str, Any]] = metrics["systems"]
     headline = metrics["headline"]
     columns = _columns(systems, headline)
-    title = f"{metrics['task']} · {metrics['rows']} {metrics['split']} rows"
+    title = f"{metrics['task']} · {_measured(metrics['rows'], metrics['split'])}"
     if metrics["ceiling"] < 1:
         what = "references reach" if metrics["task"] == "generation" else "output format allows"
         title += f" · the {what} {metrics['ceiling']:.3f} at most"
@@ -50,6 +52,12 @@ def metrics_table(metrics: Mapping[str, Any]) -> Table:
     for name, values in sorted(systems.items(), key=lambda item: -item[1][headline]):
         table.add_row(NAMES.get(name, name), *(_cell(values, column, column == headline) for column in columns))
     return table
+
+
+def _measured(count: int, split: str) -> str:
+    """`20 test rows`; of a file that was named, `4 rows of new.jsonl`."""
+    rows = "row" if count == 1 else "rows"
+    return f"{count:,} {split} {rows}" if split in SPLITS else f"{count:,} {rows} of {split}"
 
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:

@@ -85,7 +85,7 @@ class RunFolder:
         What changes no result makes no other run: `tracking`, how many checkpoints are kept, leave to use a CPU,
         whether rows are checked first.
         """
-        before, after = (c.model_dump(mode="json", exclude=NO_RESULT) for c in (self.read_config(), config))
+        before, after = map(_compared, (self.read_config(), config))
         changes = [*_differences(before, after), *_differences(self.read_data(), data)]
         if changes:
             shown = "; ".join(changes[:4]) + ("; …" if len(changes) > 4 else "")
@@ -122,6 +122,14 @@ class RunFolder:
         for path in self._checkpoints()[:-last]:
             if path != best:
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def _compared(config: RunConfig) -> dict[str, Any]:
+    values = config.model_dump(mode="json", exclude=NO_RESULT)
+    # Version 0.1 wrote the second where nothing was set; every file that it could read so is found to be UTF-8.
+    if values["data"]["encoding"] == "auto":
+        values["data"]["encoding"] = "utf-8"
+    return values
 
 
 def find_adapter(path: str | Path) -> Path:

@@ -1,10 +1,13 @@
 """Answers texts with the fine-tuned model of this folder. It needs what `requirements.txt` lists, and nothing else.
 
     python predict.py rows.jsonl > answers.jsonl       each row with "prediction" and "probability"
+    python predict.py rows.csv > answers.csv           the same as a table
     echo "a text" | python predict.py -
 
-A line is a JSON object or a bare text. `prompt.txt` is what the model sees, `labels.json` or `grammar.lark` what it may
-answer, `settings.json` the rest. All rows are read and checked before the first one is answered, one at a time.
+A line of .jsonl, .txt or standard input is a JSON object or a bare text; a .csv is UTF-8, parted by commas, and its
+first row names the columns. `--help` says which of them are read. `prompt.txt` is what the model sees, `labels.json` or
+`grammar.lark` what it may answer, `settings.json` the rest. All rows are read and checked before the
+first one is answered, one at a time.
 """
 
 from __future__ import annotations
@@ -12,10 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
 import torch
 from language_model import HERE, SETTINGS, STOP, Model, Text, calibrated, softmax
+from rows import is_table, rows_of, show
 
 
 class Labels:
@@ -55,23 +58,8 @@ def labels_of(row):
     return list(dict.fromkeys(str(option).strip() for option in options if str(option).strip()))
 
 
-def rows_of(source):
-    """(place, row) of each line."""
-    name = "standard input" if source == "-" else source
-    if source != "-" and Path(source).suffix not in (".jsonl", ".txt"):
-        sys.exit(f"{source}: wanted .jsonl or .txt with a row a line, or - for standard input")
-    try:
-        raw = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
-        lines = raw.decode("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        sys.exit(f"{name}: cannot be read as UTF-8 text ({error})")
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                bare = {SETTINGS["bare_field"]: line.rstrip("\r")}
-                yield f"{name}:{number}", json.loads(line) if line.lstrip().startswith("{") else bare
-            except ValueError as error:
-                sys.exit(f"{name}:{number}: not JSON ({error})")
+def columns(fields):
+    return " or ".join(repr(name) for names in fields for name in names)
 
 
 def prompt_of(text, place, row):
@@ -82,8 +70,7 @@ def prompt_of(text, place, row):
     fields = [next((row[name] for name in names if name in row), None) for names in SETTINGS["fields"]]
     parts = [part for part in fields if part] or [SETTINGS["question"]]
     if not all(isinstance(part, str) for part in parts) or not any(part.strip() for part in parts):
-        names = " or ".join(repr(name) for names in SETTINGS["fields"] for name in names)
-        sys.exit(f"{place}: no text; wanted a string in {names}")
+        sys.exit(f"{place}: no text; wanted a string in {columns(SETTINGS['fields'])}, found {', '.join(row)}")
     longest = max(range(len(parts)), key=lambda at: (len(parts[at]), at))
     whole, parts[longest] = parts[longest], text.shortened(parts[longest], SETTINGS["max_text_tokens"])
     if parts[longest] != whole and not SETTINGS["may_shorten"]:
@@ -91,7 +78,7 @@ def prompt_of(text, place, row):
     values = {SETTINGS["placeholders"]["text"]: "\n".join(parts)}
     if SETTINGS["options"]:
         if not (options := labels_of(row)):
-            sys.exit(f"{place}: no options; wanted a list in {' or '.join(map(repr, SETTINGS['options']['fields']))}")
+            sys.exit(f"{place}: no options; wanted a list in {columns([SETTINGS['options']['fields']])}")
         values[SETTINGS["placeholders"]["options"]] = SETTINGS["options"]["separator"].join(options)
     ids = text.prompt(values)
     if len(ids) > SETTINGS["context_length"]:
@@ -101,7 +88,11 @@ def prompt_of(text, place, row):
 
 def main():
     parser = argparse.ArgumentParser(description="Answer texts with the fine-tuned model of this folder.")
-    parser.add_argument("input", help=".jsonl or .txt, a row a line; - reads standard input")
+    told = f"the text in {columns(SETTINGS['fields'])}"
+    if SETTINGS["options"]:
+        told += f", its labels (in a table joined by `;`) in {columns([SETTINGS['options']['fields']])}"
+    told = f".jsonl, .txt or .csv; - reads standard input. Of a row is read {told}"
+    parser.add_argument("input", help=told.replace("%", "%%"))
     own = HERE / "model"
     base = str(own) if own.is_dir() else SETTINGS["base_model"]
     parser.add_argument("--base", default=base, help=f"folder or name of the base model (default: {base})")
@@ -114,9 +105,7 @@ def main():
     else:
         Task = Labels if SETTINGS["task"] == "classification" else FreeText
     task = Task(text, model)
-    for row, prompt in rows:
-        told = task.answer(row, prompt)
-        print(json.dumps({**row, **told}, ensure_ascii=False), flush=True)
+    show(({**row, **task.answer(row, prompt)} for row, prompt in rows), is_table(arguments.input))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,8 @@ class Task(ABC):
                 return None
             if column not in row.fields:
                 raise DataError(
-                    f"{row.place}: no column {column!r} (data.columns.{name}); it has {_listed(row.fields)}"
+                    f"{row.place}: no column {column!r} (data.columns.{name}); it has {_listed(row.fields)}: "
+                    f"rename the right one to {column!r}, or set data.columns.{name} to its name"
                 )
             return row.fields[column]
         return next((row.fields[known] for known in cls.fields[name] if known in row.fields), None)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from weitiao.config import nearest, suggestion
+from weitiao.config import nearest_label, suggestion
 from weitiao.errors import ConfigError, DataError, LabelError
 from weitiao.images import IMAGE_NAMES
 from weitiao.metrics.classification import f1, hits, measure_multi, measure_single, set_counts, share
@@ -120,7 +120,7 @@ class Classification(Task):
             labels = options.labels or []
             raise ConfigError(
                 f"key `task.label_descriptions` describes {unknown[0]!r}, which is no label; "
-                + suggestion(unknown[0], labels, f"labels: {', '.join(labels)}")
+                + suggestion(unknown[0], labels, f"labels: {', '.join(labels)}", nearest_label)
             )
         return options
 
@@ -165,7 +165,7 @@ class Classification(Task):
         labels = self._labels_of(row, self.options)
         for label in labels:
             if label not in allowed:
-                hint = nearest(label, allowed)
+                hint = nearest_label(label, allowed)
                 raise LabelError(
                     f"{row.place}: label {label!r} is outside the "
                     + ("row's options" if self.options.options == "row" else "label set")

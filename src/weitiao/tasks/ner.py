@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from weitiao.config import suggestion
+from weitiao.config import nearest_label, suggestion
 from weitiao.errors import ConfigError, DataError, LabelError, OffsetsError
 from weitiao.images import IMAGE_NAMES
 from weitiao.metrics.classification import f1
@@ -102,7 +102,7 @@ class Ner(Task):
             if kind not in types:
                 raise ConfigError(
                     f"key `task.type_descriptions` describes {kind!r}, which is no type; "
-                    + suggestion(kind, types, f"types: {', '.join(types)}")
+                    + suggestion(kind, types, f"types: {', '.join(types)}", nearest_label)
                 )
         return options
 
@@ -158,7 +158,7 @@ class Ner(Task):
             return False
         raise LabelError(
             f"{row.place}: entity type {kind!r} is outside the set ({', '.join(types)}); "
-            + suggestion(kind, types, "add it to task.types, or set task.other_types=ignore")
+            + suggestion(kind, types, "add it to task.types, or set task.other_types=ignore", nearest_label)
         )
 
     def _looked_up(self, items: Sequence[Any], text: str, row: Row) -> tuple[Entity, ...]:

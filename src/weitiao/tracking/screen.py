@@ -8,6 +8,7 @@ failed, so there it is plain output.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -19,12 +20,25 @@ LINE_EVERY = 15.0
 """Seconds between two lines where there is no terminal."""
 
 
+FIGURE = re.compile(r"(?<=[\s:(=])\d[\d,.]*(?=[\s;,.)]|$)|^\d[\d,.]*(?=\s)")
+"""A number that stands by itself, and is no part of a name."""
+
+
 class Screen:
     def __init__(self, console: Console | None = None, silent: bool = False) -> None:
         self.console = console or _console(silent)
+        self._said: set[str] = set()
 
     def note(self, text: str) -> None:
         self.console.print(text, markup=False)
+
+    def once(self, text: str) -> None:
+        """A note, unless one that differs in its figures or in brackets alone was given: the trainings of a curve read
+        the same files."""
+        key = FIGURE.sub("", text.partition(" (")[0])
+        if key not in self._said:
+            self._said.add(key)
+            self.note(text)
 
     def warn(self, text: str) -> None:
         self.console.print(f"warning: {text}", style="yellow", markup=False)

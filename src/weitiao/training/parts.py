@@ -11,8 +11,10 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from weitiao.config import RunConfig
-from weitiao.data.encode import Encoder
+from weitiao.data.encode import Encoder, answer_budget
+from weitiao.data.formats.text_file import text_encoding
 from weitiao.data.prefix import common_prefix
+from weitiao.data.source import data_file
 from weitiao.data.splits import Splits
 from weitiao.engine.image_features import image_features, unique
 from weitiao.engine.memory import wants_recompute
@@ -58,10 +60,10 @@ def task_file(config: RunConfig, task: Task, base: Base, encoded: Sequence[Encod
             quantization="nf4" if placement == "nf4" else None,
         ),
         max_length=config.data.max_length,
-        max_answer_tokens=2 * max(len(e.answer) for e in encoded) + 16,
+        max_answer_tokens=answer_budget(max(len(e.answer) for e in encoded)),
         images=base.image_limits(config.data),
         columns=config.data.columns,
-        encoding=config.data.encoding,
+        encoding=text_encoding(data_file(config.data.train), config.data.encoding),
     )
 
 

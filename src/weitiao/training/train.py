@@ -10,7 +10,7 @@ from typing import Any
 from weitiao.config import SCHEMA_VERSION, RunConfig, load_config
 from weitiao.data.encode import Encoder, shortening_note
 from weitiao.data.prefix import common_prefix, prefix_groups
-from weitiao.data.splits import Splits, fingerprint, load
+from weitiao.data.splits import Splits, fingerprint, load, read_as
 from weitiao.data.summary import summary
 from weitiao.engine.build import Building, build_ahead
 from weitiao.model.ahead import FOR_THE_REPORT, FOR_TRAINING, import_ahead, libraries_ahead
@@ -88,8 +88,8 @@ def _train(
     choose_way(config.engine.attention, device, dtype)
     if device.type == "cpu":
         refuse_large(config, base.folder, dtype, encoded, len(common_prefix(encoded)))
-    for note in [*splits.notes, *splits.repeats, *notes]:
-        screen.note(note)
+    for note in [*read_as(config.data), *splits.notes, *splits.repeats, *notes]:
+        screen.once(note)
     placement = place(config.model.placement, base.folder, device, dtype)
     screen.note(f"loading {config.model.name} ({base.family_name}) on {device} as {str(dtype).removeprefix('torch.')}")
     if placement.note:

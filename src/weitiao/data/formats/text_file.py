@@ -6,6 +6,7 @@ import codecs
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import TextIO
 
@@ -29,6 +30,9 @@ rarer ones."""
 GB_NAMES = ("gb18030", "gbk", "gb2312")
 UTF_8_CHARACTERS = 8
 """Chinese characters from which on a text that is valid UTF-8 is no GB18030: of few, both may be true."""
+AUTO = "auto"
+"""The encoding that a file's own bytes tell."""
+EACH_ITS_OWN = "or leave it out, so that each file is read in its own encoding"
 UTF_16_ZEROS = 0.005
 """Share of the characters of UTF-16 that are ASCII, and so half zero: separators and line breaks, at the least."""
 
@@ -39,7 +43,7 @@ def opened(path: Path, encoding: str, newline: str | None = None) -> Iterator[Te
 
     Raises DataError for an unknown encoding, another encoding's mark, and, while reading, bytes that do not decode.
     """
-    codec = _codec(path, encoding)
+    codec = _codec(path, text_encoding(path, encoding))
     with path.open("rb") as raw:
         try:
             yield io.TextIOWrapper(raw, encoding=codec, newline=newline)
@@ -73,6 +77,21 @@ def sniffed(path: Path) -> str:
     raise DataError(
         f"{path}: its text is neither UTF-8, GB18030 nor UTF-16; save it as UTF-8, or say what it is (such as big5)"
     )
+
+
+def text_encoding(path: Path, encoding: str) -> str:
+    """The encoding that a file is read with: what `data.encoding` says, or, with `auto`, what its bytes tell. UTF-8
+    where they tell nothing: then it says which byte is wrong."""
+    if encoding != AUTO:
+        return encoding
+    facts = path.stat()
+    return _found(path, facts.st_mtime_ns, facts.st_size)
+
+
+@lru_cache(maxsize=64)
+def _found(path: Path, changed: int, size: int) -> str:
+    """Kept, for a file is opened several times."""
+    return encoding_like(path, "utf-8")
 
 
 def encoding_like(path: Path, usual: str) -> str:
@@ -113,15 +132,13 @@ def _codec(path: Path, encoding: str) -> str:
             if not name.startswith(marked):
                 raise DataError(
                     f"{path}:1: begins with the byte-order mark of {marked.upper()}, but data.encoding is {encoding}; "
-                    f"set data.encoding={marked}"
+                    f"set data.encoding={marked}, {EACH_ITS_OWN}"
                 )
             return "utf-8-sig" if marked == "utf-8" else marked
     if name in ("utf-16", "utf-32"):
         raise DataError(f"{path}:1: has no byte-order mark of {name.upper()}; set data.encoding={name}-le (or -be)")
     if name in GB_NAMES and _is_utf_8(start):
-        raise DataError(
-            f"{path}:1: is UTF-8, but data.encoding is {encoding}; set data.encoding=utf-8, or save all files alike"
-        )
+        raise DataError(f"{path}:1: is UTF-8, but data.encoding is {encoding}; set data.encoding=utf-8, {EACH_ITS_OWN}")
     return name
 
 
@@ -153,7 +170,7 @@ def _undecodable(path: Path, codec: str, offset: int) -> DataError:
     came = f"byte {offset + 1} (0x{byte}) is not valid {codec.removesuffix('-sig').upper()}"
     for other in ("utf-8", "gb18030"):
         if not codec.startswith(other) and _reads_as(path, other):
-            return DataError(f"{place}: {came}; the file reads as {other}: set data.encoding={other}")
+            return DataError(f"{place}: {came}; the file reads as {other}: set data.encoding={other}, {EACH_ITS_OWN}")
     return DataError(f"{place}: {came}; save the file as UTF-8 or set data.encoding to what it is")
 
 
@@ -176,6 +193,8 @@ def _reads_as(path: Path, encoding: str) -> bool:
         try:
             while block := raw.read(BLOCK):
                 text = decoder.decode(block)
+                if encoding != "gb18030":
+                    continue
                 ascii_only = len(text.encode("ascii", "ignore"))
                 beyond_ascii += len(text) - ascii_only
                 in_gb2312 += (len(text.encode("gb2312", "ignore")) - ascii_only) // 2
