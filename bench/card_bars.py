@@ -113,6 +113,14 @@ def best_hf(found: Found) -> float | None:
     return ours / theirs if ours and theirs else None
 
 
+def held_back(found: Found, name: str) -> float | None:
+    """Of a set's cases, the share whose score at twice the rows lay within what was said."""
+    told = [record["found"] for one, record in found.items() if one.startswith(f"{name}-") and record["found"]]
+    errors = [case["held"]["2"] for one in told for case in one["cases"]]
+    within = [low <= truth <= high for _, low, high, truth in errors]
+    return sum(within) / len(within) if within else None
+
+
 NER, CLASSES = BOTH
 TRAIN = (*WITHOUT_DROPOUT, "curve-ner", "curve-classification", "glm4-9b")
 BARS = (
@@ -144,4 +152,6 @@ BARS = (
     at_least("7 real weights, float32: same answers", 1, lambda f: of(f, "same-answers-float32", "same")),
     at_most("7 … flipped, batch 1 against 64", 0, lambda f: of(f, "same-answers-float32", "flipped")),
     at_most("7 start to first answer, s", 8, lambda f: read(f, "first-answer", r"predict, \w+ +([\d.]+) s")),
+    at_least("8 reviews: curves within at twice the rows", 0.8, lambda f: held_back(f, "held-back-reviews")),
+    at_least("8 entities: curves within at twice the rows", 0.8, lambda f: held_back(f, "held-back-daily")),
 )

@@ -10,6 +10,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -24,6 +25,9 @@ DEFAULTS = (
     ("defaults-daily-5000", "peoples-daily-ner", (5000,), 280),
 )
 """Names, sets and training rows of sweeps, and their seconds."""
+HELD_BACK = {"held-back-reviews": "product-reviews", "held-back-daily": "peoples-daily-ner"}
+"""Names of curves, each with the number of its case behind, and their sets."""
+CASES = 5
 
 
 @dataclass(frozen=True)
@@ -113,13 +117,15 @@ def _real_weights(asked: Namespace) -> Iterable[Measurement]:
 
 
 def _rest_of_real(asked: Namespace) -> Iterable[Measurement]:
-    """What takes long: the tutorial's F1 needs its whole run."""
+    """What takes long: the tutorial's F1 needs its whole run, and a curve seven."""
     yield _alike(asked, "same-answers-float32", "float32", 150)
     some = ["--rows", "32", "--epochs", "1"] if asked.tiny else ["--rows", "1500", "--epochs", "2"]
     theirs = _daily(asked, "tutorial", *some)
     yield Measurement("tutorial-1500", theirs, 450, 590, "6: real weights, the tutorial's F1", after="model")
     answers = _daily(asked, "answers", "--alone", "1" if asked.tiny else "20")
     yield Measurement("tutorial-answers", answers, 110, 300, "6: real weights, its F1", after="tutorial-1500")
+    for case, (called, name) in product(range(1, CASES + 1), HELD_BACK.items()):
+        yield _held_back(asked, f"{called}-{case}", name, case)
 
 
 def _train(
@@ -170,6 +176,15 @@ def _defaults(asked: Namespace) -> Iterable[Measurement]:
         which = ["--sets", name, "--rows", *rows, "--minutes", MINUTES, *few]
         command = (PYTHON, str(HERE / "defaults.py"), str(asked.folder / f"{called}.jsonl"), *_model(asked), *which)
         yield Measurement(called, command, seconds, 590, "8: defaults within 1 point", parts=True, after="model")
+
+
+def _held_back(asked: Namespace, called: str, name: str, case: int) -> Measurement:
+    """A curve whose score at twice and four times the rows was held back."""
+    few = ["--rows", "40", "--test-rows", "20"] if asked.tiny else ["--rows", "400"]
+    how = ["--model", str(asked.work / "peoples-daily" / "model"), "--keep", str(asked.work / "curves"), *few]
+    case_of = ["--learner", "model", "--cases", "1", "--first-case", str(case)]
+    command = (PYTHON, str(HERE / "curve_held_back.py"), str(asked.data / name), *case_of, *how)
+    return Measurement(called, command, 120, 300, "8: the curve's intervals hold", after="model")
 
 
 def _model(asked: Namespace) -> tuple[str, ...]:

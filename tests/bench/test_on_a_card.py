@@ -105,3 +105,12 @@ def test_bars_out_of_records() -> None:
     assert seen["6 NER-like, 16 a step, × Unsloth"] is None
     assert seen["6 5 GiB allowed, GiB held"] == 3.9
     assert card_bars.dropout(found) == 0.9
+
+
+def test_curves_that_held() -> None:
+    def case(truth: float) -> dict[str, Any]:
+        return {"found": {"cases": [{"held": {"2": [0.2, 0.1, 0.3, truth], "4": [0.2, 0.1, 0.3, 0.9]}}]}}
+
+    found = {"held-back-daily-1": case(0.3), "held-back-daily-2": case(0.31), "held-back-reviews-1": {"found": None}}
+    assert card_bars.held_back(found, "held-back-daily") == 0.5
+    assert card_bars.held_back(found, "held-back-reviews") is None
