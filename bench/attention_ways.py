@@ -11,7 +11,8 @@ output and gradients, ‖Δ‖/‖wanted‖ at most, against the whole matrix of
     flash   the flash kernel twice, rows and prefix  short    our own kernels for short rows
     flex    FlexAttention over rows of 1,024 tokens, each with the prefix's K/V, in masks made outside of the clock
 
-Long rows by the flash kernel alone: with the prefix once (`flash`), and with a copy of it in each row (`apart`).
+Long rows by the flash kernel and by our own, which are made for short ones: with the prefix once, and with a copy of it
+in each row (`apart`).
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
+from unittest import mock
 
 import torch
 
+from weitiao.engine import split_attention
 from weitiao.engine.attention_plan import AttentionPlan
 from weitiao.engine.room import GRAIN
 from weitiao.engine.split_attention import Heads, SplitAttention, SplitLayout, split_layout
@@ -49,16 +52,16 @@ def main() -> None:
     for tokens in told.tokens:
         for prefix in told.prefix:
             lengths = rows_of(tokens - prefix, told.long)
-            names = ("flash",) if told.long else ()
+            names = ("flash", "short") if told.long else ()
             measured(device, prefix, lengths, heads, names)
             if told.long and prefix:
-                measured(device, 0, [prefix + length for length in lengths], heads, names, f"apart {prefix}")
+                measured(device, 0, [prefix + length for length in lengths], heads, names, f", {prefix} apart")
 
 
 def measured(
     device: torch.device, prefix: int, lengths: Sequence[int], heads: Heads, names: Sequence[str], called: str = ""
 ) -> None:
-    """names: of the ways; none stands for all. called: in place of the way's name."""
+    """names: of the ways; none stands for all. called: behind the way's name."""
     total = prefix + sum(lengths)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     torch.manual_seed(0)
@@ -75,8 +78,8 @@ def measured(
             continue
         found = outcome(way, qkv, g)
         error = max(float((a.to(wide) - b).norm() / b.norm()) for a, b in zip(found, wanted, strict=True))
-        taken, shown = seconds(way, qkv, g) * 1e3, called or name
-        print(f"{total:6} tokens, prefix {prefix:3}  {shown:9} {taken:8.3f} ms  error {error:.1e}", flush=True)
+        taken, shown = seconds(way, qkv, g) * 1e3, name + called
+        print(f"{total:6} tokens, prefix {prefix:3}  {shown:16} {taken:8.3f} ms  error {error:.1e}", flush=True)
 
 
 def ways(device: torch.device, prefix: int, lengths: Sequence[int], heads: Heads) -> dict[str, Qkv]:
@@ -89,7 +92,8 @@ def ways(device: torch.device, prefix: int, lengths: Sequence[int], heads: Heads
 
     total = prefix + sum(lengths)
     cos, sin = torch.ones(total, heads.size, device=device), torch.zeros(total, heads.size, device=device)
-    layout = split_layout(prefix, lengths).to(device)
+    with mock.patch.object(split_attention, "SHORT", max(prefix, *lengths)):
+        layout = split_layout(prefix, lengths).to(device)
     long = SplitLayout(prefix, layout.starts, layout.longest, layout.blocks[:0])
 
     def split(used: SplitLayout) -> Qkv:

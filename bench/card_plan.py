@@ -94,7 +94,12 @@ def _rest_of_random(asked: Namespace) -> Iterable[Measurement]:
     yield _curve(asked, "classification")
     how = ["--device", "cpu", "--tokens", "256", "--prefix", "0", "35"] if asked.tiny else []
     ways = (PYTHON, str(HERE / "attention_ways.py"), *how)
-    yield Measurement("attention-ways", ways, 120, 280, "6: attention plan")
+    yield Measurement("attention-ways", ways, 160, 280, "6: attention plan")
+    how = ["--device", "cpu", "--tokens", "256", "--prefix", "0"] if asked.tiny else ["--tokens", "16384"]
+    long = (PYTHON, str(HERE / "attention_ways.py"), "--long", *how)
+    yield Measurement("attention-long", long, 30, 90, "6: attention of long rows")
+    if not asked.tiny:  # its kernel needs a card or Triton's interpreter
+        yield Measurement("fused-swiglu", (PYTHON, str(HERE / "fused_swiglu.py")), 50, 120, "7: one kernel less")
 
 
 def _real_weights(asked: Namespace) -> Iterable[Measurement]:
