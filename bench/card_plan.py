@@ -99,7 +99,7 @@ def _rest_of_random(asked: Namespace) -> Iterable[Measurement]:
     long = (PYTHON, str(HERE / "attention_ways.py"), "--long", *how)
     yield Measurement("attention-long", long, 30, 90, "6: attention of long rows")
     if not asked.tiny:  # its kernel needs a card or Triton's interpreter
-        yield Measurement("fused-swiglu", (PYTHON, str(HERE / "fused_swiglu.py")), 50, 120, "7: one kernel less")
+        yield Measurement("fused-swiglu", (PYTHON, str(HERE / "fused_swiglu.py")), 80, 150, "7: one kernel less")
 
 
 def _real_weights(asked: Namespace) -> Iterable[Measurement]:
