@@ -91,7 +91,8 @@ def test_a_queue_hands_out_what_can_be_done() -> None:
 def test_bars_out_of_records() -> None:
     def rows(count: int = 16, **speeds: float) -> list[dict[str, Any]]:
         named = {"profile": "ner", "samples_per_step": count}
-        return [{**named, "system": system, "samples_per_second": speed} for system, speed in speeds.items()]
+        told = [{**named, "system": system, "samples_per_second": speed} for system, speed in speeds.items()]
+        return [{**row, "high": row["samples_per_second"]} for row in told]
 
     found = {
         "train-16": {"found": {"rows": rows(weitiao=700.0, tutorial=10.0)}},
