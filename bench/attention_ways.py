@@ -11,8 +11,8 @@ output and gradients, ‖Δ‖/‖wanted‖ at most, against the whole matrix of
     flash   the flash kernel twice, rows and prefix  short    our own kernels for short rows
     flex    FlexAttention over rows of 1,024 tokens, each with the prefix's K/V, in masks made outside of the clock
 
-Long rows by the flash kernel and by our own, which are made for short ones: with the prefix once, and with a copy of it
-in each row (`apart`).
+Long rows by the flash kernel, with the prefix once and with a copy of it in each row (`apart`), and by our own kernels,
+which are made for short ones, with several tiles: queries of a program, keys at a time, and warps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from __future__ import annotations
 import argparse
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
@@ -34,6 +35,7 @@ from weitiao.engine.split_attention import Heads, SplitAttention, SplitLayout, s
 Qkv = Callable[[torch.Tensor], torch.Tensor]
 """[T, (H + 2 Hk) D] → [T, H D]."""
 FLEX_ROW = 1024
+TILES = ((64, 64, 4), (128, 64, 8), (128, 32, 8), (128, 64, 4))
 
 
 def main() -> None:
@@ -52,10 +54,28 @@ def main() -> None:
     for tokens in told.tokens:
         for prefix in told.prefix:
             lengths = rows_of(tokens - prefix, told.long)
-            names = ("flash", "short") if told.long else ()
-            measured(device, prefix, lengths, heads, names)
+            measured(device, prefix, lengths, heads, ("flash",) if told.long else ())
             if told.long and prefix:
-                measured(device, 0, [prefix + length for length in lengths], heads, names, f", {prefix} apart")
+                measured(device, 0, [prefix + length for length in lengths], heads, ("flash",), f", {prefix} apart")
+            for tile in TILES if told.long else ():
+                with tiled(*tile):
+                    measured(device, prefix, lengths, heads, ("short",), f" {tile}")
+
+
+@contextmanager
+def tiled(queries: int, keys: int, warps: int) -> Iterator[None]:
+    """Meanwhile, our own kernels take such tiles."""
+    if not torch.cuda.is_available():
+        yield
+        return
+    from weitiao.engine.kernels import row_attention
+
+    with (
+        mock.patch.object(split_attention, "BLOCK", queries),
+        mock.patch.object(row_attention, "BLOCK", queries),
+        mock.patch.object(row_attention, "tile", lambda dtype: (keys, warps)),
+    ):
+        yield
 
 
 def measured(
@@ -79,7 +99,7 @@ def measured(
         found = outcome(way, qkv, g)
         error = max(float((a.to(wide) - b).norm() / b.norm()) for a, b in zip(found, wanted, strict=True))
         taken, shown = seconds(way, qkv, g) * 1e3, name + called
-        print(f"{total:6} tokens, prefix {prefix:3}  {shown:16} {taken:8.3f} ms  error {error:.1e}", flush=True)
+        print(f"{total:6} tokens, prefix {prefix:3}  {shown:20} {taken:8.3f} ms  error {error:.1e}", flush=True)
 
 
 def ways(device: torch.device, prefix: int, lengths: Sequence[int], heads: Heads) -> dict[str, Qkv]:

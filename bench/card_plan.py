@@ -95,9 +95,13 @@ def _rest_of_random(asked: Namespace) -> Iterable[Measurement]:
     how = ["--device", "cpu", "--tokens", "256", "--prefix", "0", "35"] if asked.tiny else []
     ways = (PYTHON, str(HERE / "attention_ways.py"), *how)
     yield Measurement("attention-ways", ways, 160, 280, "6: attention plan")
-    how = ["--device", "cpu", "--tokens", "256", "--prefix", "0"] if asked.tiny else ["--tokens", "16384"]
+    how = (
+        ["--device", "cpu", "--tokens", "256", "--prefix", "0"]
+        if asked.tiny
+        else ["--tokens", "16384", "--prefix", "0", "104"]
+    )
     long = (PYTHON, str(HERE / "attention_ways.py"), "--long", *how)
-    yield Measurement("attention-long", long, 30, 90, "6: attention of long rows")
+    yield Measurement("attention-long", long, 70, 150, "6: attention of long rows")
     if not asked.tiny:  # its kernel needs a card or Triton's interpreter
         yield Measurement("fused-swiglu", (PYTHON, str(HERE / "fused_swiglu.py")), 80, 150, "7: one kernel less")
 
