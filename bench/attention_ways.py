@@ -73,7 +73,7 @@ def tiled(queries: int, keys: int, warps: int) -> Iterator[None]:
     with (
         mock.patch.object(split_attention, "BLOCK", queries),
         mock.patch.object(row_attention, "BLOCK", queries),
-        mock.patch.object(row_attention, "tile", lambda dtype: (keys, warps)),
+        mock.patch.object(row_attention, "tile", return_value=(keys, warps)),
     ):
         yield
 
