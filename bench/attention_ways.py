@@ -22,6 +22,7 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from unittest import mock
 
@@ -112,15 +113,14 @@ def ways(device: torch.device, prefix: int, lengths: Sequence[int], heads: Heads
 
     total = prefix + sum(lengths)
     cos, sin = torch.ones(total, heads.size, device=device), torch.zeros(total, heads.size, device=device)
-    with mock.patch.object(split_attention, "SHORT", max(prefix, *lengths)):
-        layout = split_layout(prefix, lengths).to(device)
-    long = SplitLayout(prefix, layout.starts, layout.longest, layout.blocks[:0])
+    layout = split_layout(prefix, lengths).to(device)
+    long, own = replace(layout, longest=max(layout.longest, split_attention.SHORT + 1)), replace(layout, flash=False)
 
     def split(used: SplitLayout) -> Qkv:
         # Turned by no angle, in place: what comes in is what is computed with.
         return lambda qkv: SplitAttention.apply(qkv.clone(), cos, sin, heads, used, 0, kernels)
 
-    found = {"rows": plan("rows"), "varlen": plan("varlen"), "flash": split(long), "short": split(layout)}
+    found = {"rows": plan("rows"), "varlen": plan("varlen"), "flash": split(long), "short": split(own)}
     return found if max(lengths) > FLEX_ROW else found | {"flex": flex(device, prefix, lengths, heads)}
 
 

@@ -22,7 +22,7 @@ from weitiao.engine import graphs, split_attention
 from weitiao.engine.forward import Forward
 from weitiao.engine.graphs import PADDING, PackGraphs, RecordedCall, Size, planned
 from weitiao.engine.room import GRAIN
-from weitiao.engine.split_attention import BLOCK, split_layout
+from weitiao.engine.split_attention import BLOCK
 from weitiao.training.loop import Loop
 
 
@@ -158,10 +158,6 @@ def test_tables_of_a_size_do_not_depend_on_the_pack() -> None:
         covered = [at for first, _, end in used for at in range(first, min(first + BLOCK, end))]
         assert sorted(covered) == list(range(11 + size.own))
     assert len(shapes) == 1
-
-
-def test_long_rows_have_no_blocks() -> None:
-    assert len(split_layout(5, (600, 3)).blocks) == 0
 
 
 @pytest.mark.usefixtures("_on_a_host")

@@ -17,9 +17,10 @@ from parity.oracle import TOLERANCE, gradients, lora_model, worst_error
 from weitiao.data.collate import packed_batch
 from weitiao.data.pack import Pack, PackRow
 from weitiao.engine import kernels, plain
+from weitiao.engine.attention_plan import AttentionPlan
 from weitiao.engine.fast_layer import FastDecoder
 from weitiao.engine.forward import Forward
-from weitiao.engine.split_attention import split_layout
+from weitiao.engine.split_attention import Heads, split_layout
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -305,6 +306,20 @@ def test_attention_of_trees(
     wanted = torch.einsum("hqk,khd->qhd", scores.softmax(-1), v).flatten(1)
     torch.testing.assert_close(out.double().cpu(), wanted, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(lse.double().cpu() * math.log(2), scores.logsumexp(-1), rtol=1e-5, atol=1e-5)
+
+
+def test_a_long_tree(draw) -> None:
+    """Behind a prompt of 600 tokens, beside the whole matrix of scores."""
+    prefix, lengths, device = 70, (640, 90), torch.device(DEVICE)
+    parents = (*range(-1, 599), *(599 + (at % 10 if at >= 10 else 0) for at in range(40)))
+    trees = (parents, tuple(range(-1, 89)))
+    heads, layout = Heads(2, 1, 16, 0.25, False), split_layout(prefix, lengths, parents=trees)
+    qkv = draw(prefix + sum(lengths), 4 * 16)
+    told = (layout.blocks.to(DEVICE), prefix, (2, 1, 16), heads.scaling, 0, layout.trees.to(DEVICE))
+    found, _ = kernels.row_attention.forward(qkv, *told)
+    plan = AttentionPlan(prefix, lengths, trees, device, "dense")
+    q, k, v = (part.transpose(0, 1)[None] for part in heads.parts(qkv))
+    assert_same(found, plan.attend(q, k, v, heads.scaling)[0].flatten(1))
 
 
 @pytest.mark.parametrize("prefix", [0, 35])

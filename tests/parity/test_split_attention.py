@@ -3,6 +3,7 @@ two functions are written out in torch, which leaves what is made of them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from weitiao.engine import plain, split_attention
 from weitiao.engine.attention_plan import AttentionPlan, choose_way
 from weitiao.engine.fast_layer import FastDecoder
 from weitiao.engine.forward import Forward
-from weitiao.engine.split_attention import Heads, split_layout, worth_sharing
+from weitiao.engine.split_attention import LONGEST_TREE, Heads, split_layout, worth_sharing
 from weitiao.errors import ConfigError
 
 
@@ -99,7 +100,7 @@ def test_a_model(family: str, prefix: int, request: pytest.FixtureRequest) -> No
 
 
 def test_packs_that_it_does_not_take() -> None:
-    """Of a size that is no multiple and trees, where a row is long or our own kernels are not there."""
+    """Of a size that is no multiple, and trees, where our own kernels are not there; very long trees."""
     device = torch.device("cpu")
     heads = Heads(2, 1, 16, 1.0, False)
 
@@ -110,16 +111,25 @@ def test_packs_that_it_does_not_take() -> None:
     assert AttentionPlan(5, (64, 64), (None, None), device, "rows").split is None
     assert plan(64, 64).split.takes(torch.float32, heads, plain)
     assert plan(513, 127).split.takes(torch.float32, heads, plain)
-    assert plan(513, 128).split is None
-    for short in (plan(64, 63), plan(64, 64, trees=True), plan(512, 3, trees=True)):
-        assert short.way == "split"
-        assert not short.split.takes(torch.float32, heads, plain)
-        assert short.split.takes(torch.float32, heads, SimpleNamespace(row_attention=1))  # type: ignore[arg-type]
+    for other in (plan(64, 63), plan(513, 128), plan(64, 64, trees=True), plan(513, 3, prefix=600, trees=True)):
+        assert other.way == "split"
+        assert not other.split.takes(torch.float32, heads, plain)
+        assert other.split.takes(torch.float32, heads, SimpleNamespace(row_attention=1))  # type: ignore[arg-type]
     assert plan(64, 64).split.trees is None
     assert plan(64, 64, trees=True).split.trees is not None
-    for long in (plan(513, 127, trees=True), plan(64, 64, prefix=513, trees=True)):
+    for long in (plan(LONGEST_TREE + 1, trees=True), plan(64, 64, prefix=LONGEST_TREE + 1, trees=True)):
         assert (long.way, long.split) == ("rows", None)
     assert [plan(64, trees=True, way=way).way for way in ("rows", "varlen", "dense")] == ["rows", "rows", "dense"]
+
+
+def test_who_takes_what() -> None:
+    """Of what the flash kernel knows, our own take short rows alone."""
+    heads, kernels = Heads(2, 1, 16, 1.0, False), SimpleNamespace(row_attention=1)
+    short, long = split_layout(5, (512, 64)), split_layout(5, (513, 63))
+    # `HALF` is float32 here.
+    for dtype, wanted in ((torch.float32, (True, False)), (torch.float64, (True, True))):
+        assert tuple(one.own(dtype, heads, kernels) for one in (short, long)) == wanted  # type: ignore[arg-type]
+    assert not short.own(torch.float32, replace(heads, size=80), kernels)  # type: ignore[arg-type]
 
 
 @given(st.integers(0, 70), st.lists(st.lists(st.integers(0, 90), min_size=1, max_size=150), min_size=1, max_size=4))

@@ -24,7 +24,7 @@ from weitiao.data.collate import Batch
 from weitiao.engine.attention_ways import Dense, Rows, Varlen
 from weitiao.engine.room import GRAIN
 from weitiao.engine.slots import SlotPlan
-from weitiao.engine.split_attention import HALF, SHORT, SplitLayout, split_layout
+from weitiao.engine.split_attention import HALF, LONGEST_TREE, SplitLayout, split_layout
 from weitiao.errors import ConfigError
 
 NAME = "weitiao"
@@ -62,9 +62,11 @@ class AttentionPlan:
     @classmethod
     def of(cls, batch: Batch, way: Way = "rows") -> AttentionPlan:
         found = cls(batch.prefix_length, batch.lengths, batch.parents, batch.input_ids.device, way)
-        # The flash kernel knows causal rows only, and so do our own of long ones.
-        short = way == "split" and max((found.prefix, *found.lengths)) <= SHORT
-        return replace(found, way="rows") if found.tree and way != "dense" and not short else found
+        if not found.tree or way == "dense":
+            return found
+        # torch's kernels know causal rows only.
+        able = way == "split" and max((found.prefix, *found.lengths)) <= LONGEST_TREE
+        return found if able else replace(found, way="rows")
 
     @property
     def tree(self) -> bool:
@@ -73,12 +75,11 @@ class AttentionPlan:
 
     @cached_property
     def split(self) -> SplitLayout | None:
-        """How the kernels are called, where that is the way and one of them takes such a pack."""
+        """How the kernels are called, where that is the way."""
         if self.way != "split":
             return None
         layout = split_layout(self.prefix, self.lengths, parents=self.parents)
-        layout = replace(layout, flash=layout.flash and sum(self.lengths) % GRAIN == 0)
-        return layout.to(self.device) if layout.flash or len(layout.blocks) else None
+        return replace(layout, flash=layout.flash and sum(self.lengths) % GRAIN == 0).to(self.device)
 
     def layer(self, index: int) -> AttentionPlan:
         """The same for all layers."""

@@ -1,5 +1,5 @@
-"""Attention of a pack on a card. Packs of short rows, trees among them, go to kernels of our own (`row_attention`);
-where a row is long, the flash kernel is called twice: each row over itself, and all rows over the prefix.
+"""Attention of a pack on a card. Packs of short rows, of trees, and in float32 go to kernels of our own
+(`row_attention`); else the flash kernel is called twice: each row over itself, and all rows over the prefix.
 
     own      the prefix and the rows as sequences of their own, causal
     shared   the rows' queries, in chunks of equal size, over the prefix's keys
@@ -31,7 +31,9 @@ POWERS = (16, 32, 64, 128)
 CHUNK = 256
 """Most queries in a chunk: enough chunks fill a card, whose kernel walks along a chunk in one place."""
 SHORT = 512
-"""Tokens of the longest row that our own kernels take."""
+"""Tokens of the longest row up to which our own kernels are faster."""
+LONGEST_TREE = 8192
+"""Tokens of the longest row with a tree: what each token sees are so many bits, in a table that the host makes."""
 BLOCK = 64
 """Queries that a program of theirs takes."""
 SECOND_CALL = 0.05
@@ -48,20 +50,25 @@ class SplitLayout:
     """No sequence is longer."""
     blocks: torch.Tensor
     """int32 [n, 3], of each block of a sequence its first token, and where the sequence begins and ends; unused ones
-    are zeros. n is 0 where a sequence is long."""
+    are zeros."""
     trees: torch.Tensor | None = None
     """int64 [words, T], where a row is a tree: bit j % 64 of word j // 64 says whether a token sees token j of its row
     (or of the prefix, for one of its own). None: each sees all up to itself."""
     flash: bool = True
     """Whether the flash kernel takes it, which knows no trees."""
 
-    def short(self, heads: Heads, kernels: ModuleType) -> bool:
-        """Whether our own kernels take it."""
-        return bool(len(self.blocks)) and kernels.row_attention is not None and heads.size in POWERS
+    def own(self, dtype: torch.dtype, heads: Heads, kernels: ModuleType) -> bool:
+        """Whether our own kernels take it: what is short, and what the flash kernel does not know."""
+        able = kernels.row_attention is not None and heads.size in POWERS
+        return able and (self.longest <= SHORT or not self._flash(dtype))
 
     def takes(self, dtype: torch.dtype, heads: Heads, kernels: ModuleType) -> bool:
-        """Whether it can be computed here: the flash kernel knows 16 bits only."""
-        return (self.flash and dtype in HALF) or self.short(heads, kernels)
+        """Whether it can be computed here."""
+        return self._flash(dtype) or self.own(dtype, heads, kernels)
+
+    def _flash(self, dtype: torch.dtype) -> bool:
+        """It knows 16 bits only."""
+        return self.flash and dtype in HALF
 
     def to(self, device: torch.device) -> SplitLayout:
         def moved(x: torch.Tensor) -> torch.Tensor:
@@ -86,16 +93,15 @@ def split_layout(
     ends = list(accumulate(sizes))
     starts = [0, *ends, *[ends[-1]] * (sequences - len(sizes))]
     blocks: list[tuple[int, int, int]] = []
-    if longest <= SHORT:
-        for size, end in zip(sizes, ends, strict=True):
-            blocks += [(first, end - size, end) for first in range(end - size, end, BLOCK)]
-        blocks += [(0, 0, 0)] * (ends[-1] // BLOCK + sequences - len(blocks))
+    for size, end in zip(sizes, ends, strict=True):
+        blocks += [(first, end - size, end) for first in range(end - size, end, BLOCK)]
+    blocks += [(0, 0, 0)] * (ends[-1] // BLOCK + sequences - len(blocks))
     tree, trees = any(row is not None for row in parents), None
-    if tree and blocks:
+    if tree:
         rows = [range(-1, size - 1) if row is None else row for size, row in zip(lengths, parents, strict=True)]
         trees = _seen([range(-1, prefix - 1), *rows] if prefix else rows)
-    table = torch.tensor(blocks, dtype=torch.int32).reshape(-1, 3)
-    return SplitLayout(prefix, torch.tensor(starts, dtype=torch.int32), longest, table, trees, flash=not tree)
+    starts_, table = (torch.tensor(values, dtype=torch.int32) for values in (starts, blocks))
+    return SplitLayout(prefix, starts_, longest, table, trees, flash=not tree)
 
 
 def _seen(sequences: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -166,8 +172,8 @@ class SplitAttention(torch.autograd.Function):
             qkv.unflatten(1, (-1, heads.size))[:, : heads.query + heads.key], cos, sin, heads.interleaved, 1
         )
         ctx.heads, ctx.layout, ctx.kernels = heads, layout, kernels
-        ctx.short = layout.short(heads, kernels)
-        if ctx.short:
+        ctx.own = layout.own(qkv.dtype, heads, kernels)
+        if ctx.own:
             counts = (heads.query, heads.key, heads.size)
             told = (layout.blocks, layout.prefix, counts, heads.scaling, pad, layout.trees)
             out, lse = kernels.row_attention.forward(qkv, *told)
@@ -190,7 +196,7 @@ class SplitAttention(torch.autograd.Function):
         heads, layout = ctx.heads, ctx.layout
         if layout.trees is not None:
             raise NotImplementedError("attention of the way `split` has no gradient through trees; `rows` has")
-        if ctx.short:
+        if ctx.own:
             qkv, cos, sin, out, lse = ctx.saved_tensors
             counts = (heads.query, heads.key, heads.size)
             told = (layout.blocks, layout.prefix, counts, heads.scaling)
