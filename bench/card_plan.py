@@ -78,6 +78,8 @@ def _prediction(asked: Namespace) -> Iterable[Measurement]:
     # With 512 rows of two sizes of a batch it did not end within 140 s.
     few = _predict(asked, "ner", "weitiao", "hf_batch", rows=256, checked=8, repeats=2, seconds=1)
     yield Measurement("predict-ner-hf-batch", few, 130, 240, "7: entities, beside generate in batches")
+    papers = _predict(asked, "documents", "weitiao", "hf_batch", rows=256, checked=16)
+    yield Measurement("predict-documents", papers, 120, 240, "7: labels of long documents")
     how = ["--shape", "tiny", "--runs", "1"] if asked.tiny else ["--runs", "3"]
     first = (PYTHON, str(HERE / "first_answer.py"), str(asked.work / "first"), *how)
     yield Measurement("first-answer", first, 150, 280, "7: start to first answer", alone=True)
