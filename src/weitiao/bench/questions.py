@@ -20,7 +20,7 @@ from typing import Any
 from weitiao.bench.profiles import PROFILES, lengths
 from weitiao.bench.shapes import LONGEST
 from weitiao.bench.vocabulary import characters, draw_text, first_byte
-from weitiao.data.encode import Encoder
+from weitiao.data.encode import Encoder, answer_budget
 from weitiao.data.prefix import common_prefix
 from weitiao.families.base import families
 from weitiao.families.chat_format import ChatFormat
@@ -64,7 +64,7 @@ class Questions:
     @property
     def budget(self) -> int:
         """Most tokens of a decoded answer, as training sets it by its longest answer."""
-        return 2 * max(self.answers) + 16
+        return answer_budget(max(self.answers))
 
     @property
     def task(self) -> Task:

@@ -89,13 +89,11 @@ def even_bins(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """As few bins as `bins` has, and about equally full: they need less memory, and resemble each other from step to
     step."""
     found = bins(lengths, capacity)
-    mean = sum(lengths) / max(len(found), 1)
-    for more in EVENLY:
-        if len(found) > 1 and mean * more < capacity:
-            evener = bins(lengths, int(mean * more))
-            if len(evener) == len(found):
-                return evener
-    return found
+    if len(found) < 2:
+        return found
+    tried = (int(more * sum(lengths) / len(found)) for more in EVENLY)
+    ways = (bins(lengths, room) for room in tried if room < capacity)
+    return next((way for way in ways if len(way) == len(found)), found)
 
 
 def pack(prefix: Sequence[int], rows: Sequence[PackRow], tokens_per_pack: int) -> list[tuple[Pack, list[int]]]:

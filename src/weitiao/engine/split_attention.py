@@ -100,8 +100,8 @@ def split_layout(
     if tree:
         rows = [range(-1, size - 1) if row is None else row for size, row in zip(lengths, parents, strict=True)]
         trees = _seen([range(-1, prefix - 1), *rows] if prefix else rows)
-    starts_, table = (torch.tensor(values, dtype=torch.int32) for values in (starts, blocks))
-    return SplitLayout(prefix, starts_, longest, table, trees, flash=not tree)
+    begins, of_blocks = (torch.tensor(values, dtype=torch.int32) for values in (starts, blocks))
+    return SplitLayout(prefix, begins, longest, of_blocks, trees, flash=not tree)
 
 
 def _seen(sequences: Sequence[Sequence[int]]) -> torch.Tensor:

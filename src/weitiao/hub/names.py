@@ -48,7 +48,9 @@ class Repository:
 def model_name(text: str) -> Repository:
     """The repository that `model.name` names; ModelError where it looks like a path, or like nothing."""
     if text.startswith((".", "/", "~")) or "\\" in text or text.lower().endswith(".gguf"):
-        raise ModelError(f"model path {text!r} does not exist")
+        raise ModelError(
+            f"model path {text!r} does not exist; check it, or name a model of a hub such as Qwen/Qwen2-1.5B"
+        )
     match = _MODEL.fullmatch(text)
     if not match:
         raise ModelError(
