@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from weitiao.bench.shapes import SHAPES, model_maker
-from weitiao.bench.vocabulary import characters, write_tokenizer
+from weitiao.bench.vocabulary import characters, draw_text, write_tokenizer
 from weitiao.model.load import choose_device, choose_dtype
 
 ROWS = 64
@@ -58,16 +58,16 @@ def write_model(folder: Path, shape: str) -> None:
 
 def trained(folder: Path, task: str, letters: list[str]) -> Path:
     draw = random.Random(0)
-    rows = []
+    rows, names = [], [letters[0], letters[-1]]
     for at in range(ROWS):
-        text = "".join(draw.choices(letters, k=40))
-        name = letters[at % 2]
+        text = draw_text(draw, 40, letters)
+        name = names[at % 2]
         answer = {"entities": [{"start": 3, "end": 6, "type": name}]} if task == "ner" else {"label": name}
         rows.append(json.dumps({"text": text, **answer}, ensure_ascii=False))
     (folder / f"{task}.jsonl").write_text("\n".join(rows) + "\n", "utf-8")
     config = {
         "run": {"output_dir": str(folder), "name": f"run-{task}"},
-        "task": {"name": task} | ({"types": letters[:2]} if task == "ner" else {}),
+        "task": {"name": task} | ({"types": names} if task == "ner" else {}),
         "model": {"name": str(folder / "model")},
         "data": {"train": str(folder / f"{task}.jsonl"), "validation": 0.125, "test": 0.125},
         "training": {"max_steps": 1, "samples_per_step": 16},

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
@@ -48,6 +49,8 @@ class GrammarCompiler:
 
     def __init__(self, tokenizer: TextTokenizer, vocabulary: int, stop: int) -> None:
         self._tokenizer, self.vocabulary, self.stop = tokenizer, vocabulary, stop
+        self._reading = Lock()
+        """Of the vocabulary, which takes a second and is done once, whichever thread comes first."""
 
     @cached_property
     def _vocabulary(self):  # type: ignore[no-untyped-def]
@@ -73,7 +76,9 @@ class GrammarCompiler:
     def _matcher(self, grammar: Grammar) -> Any:
         from llguidance import LLMatcher
 
-        matcher = LLMatcher(self._vocabulary, grammar.lark, log_level=0)
+        with self._reading:
+            vocabulary = self._vocabulary
+        matcher = LLMatcher(vocabulary, grammar.lark, log_level=0)
         if matcher.is_error():
             raise ModelError(f"the answer grammar cannot be compiled: {first_line(matcher.get_error())}")
         return matcher
@@ -120,9 +125,9 @@ class Grammars:
         for told in _rounds(news):
             # On all cores, without Python's lock; of each answer one token.
             taken = consume_token_par(self._executor, [(self._matchers[answer], token) for answer, token in told])
-            for (_, token), fits in zip(told, taken, strict=True):
+            for (answer, token), fits in zip(told, taken, strict=True):
                 if not fits:
-                    raise RuntimeError(f"token {token} is outside the grammar although its mask allowed it")
+                    raise _refused(self._matchers[answer], token)
         for answer, end in news:
             if end is None:
                 del self._matchers[answer]
@@ -148,6 +153,15 @@ class AnyText:
 
     def forced(self, answer: int) -> list[int]:
         return []
+
+
+def _refused(matcher: Any, token: int) -> Exception:
+    """Why a matcher does not take what was chosen by its mask."""
+    if matcher.is_error():
+        # Its mask was empty; or, where it says so, nothing but the stop.
+        why = first_line(matcher.get_error())
+        return ModelError(f"an answer cannot go on: the tokenizer has no token for what its grammar asks next ({why})")
+    return RuntimeError(f"token {token} is outside the grammar although its mask allowed it")
 
 
 def _rounds(news: Sequence[News]) -> list[list[tuple[int, int]]]:
