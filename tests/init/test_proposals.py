@@ -14,7 +14,20 @@ from weitiao.hub.pinned import MODELS as PINNED
 from weitiao.init.cautions import SMALL
 from weitiao.init.choices import CHOICES
 from weitiao.init.counts import Lengths
-from weitiao.init.proposals import CPU_ROWS, MAX_LENGTH, MODELS, ROUNDED, RULES, Rows, chosen, length, proposal, ruled
+from weitiao.init.proposals import (
+    CPU_ROWS,
+    EPOCHS,
+    MAX_LENGTH,
+    MODELS,
+    ROUNDED,
+    RULES,
+    Rows,
+    Rule,
+    chosen,
+    length,
+    proposal,
+    ruled,
+)
 from weitiao.tasks.base import task_names
 
 TEXT, SMALLEST = MODELS[1], MODELS[2]
@@ -24,11 +37,11 @@ def test_every_task_has_its_rules() -> None:
     assert set(CHOICES) == set(CPU_ROWS) == set(SMALL) == set(task_names()), "a new task needs a choice and its rules"
 
 
-@pytest.mark.parametrize("name", RULES)
-def test_tables_go_down_to_zero_and_each_rule_has_a_reason(name: str) -> None:
-    assert all(higher.least > lower.least for higher, lower in pairwise(RULES[name]))
-    assert RULES[name][-1].least == 0
-    assert all(rule.why for rule in RULES[name])
+@pytest.mark.parametrize("table", [*RULES.values(), *EPOCHS.values()])
+def test_tables_go_down_to_zero_and_each_rule_has_a_reason(table: tuple[Rule, ...]) -> None:
+    assert all(higher.least > lower.least for higher, lower in pairwise(table))
+    assert table[-1].least == 0
+    assert all(rule.why for rule in table)
 
 
 def test_models_are_those_that_ship() -> None:
@@ -42,11 +55,13 @@ def test_the_rules_start_from_the_demo_and_the_shipped_configs() -> None:
     made = proposal("classification", Rows(8000, 1000, 1000), [Lengths(0, 200)] * 10, 0, None, None)
     assert made.limits == {"train_rows": demo.data.train_rows, "validation_rows": 100, "test_rows": demo.data.test_rows}
     assert made.max_length.value == demo.data.max_length
+    assert SMALLEST.learning_rate == demo.training.learning_rate
     for config, model, rows in ((demo, SMALLEST, 800), (shipped, TEXT, 4000)):
         training = config.training
-        assert ruled("num_train_epochs", rows).value == training.num_train_epochs
-        assert ruled("samples_per_step", rows).value == training.samples_per_step
-        assert (model.learning_rate, model.warmup_steps) == (training.learning_rate, training.warmup_steps)
+        assert ruled(EPOCHS["classification"], rows).value == training.num_train_epochs
+        assert ruled(EPOCHS[""], rows).value == training.num_train_epochs
+        assert ruled(RULES["samples_per_step"], rows).value == training.samples_per_step
+        assert model.warmup_steps == training.warmup_steps
         assert config.lora.r == dict(model.lora).get("r", 8)
 
 
@@ -55,9 +70,9 @@ def test_the_rules_start_from_the_demo_and_the_shipped_configs() -> None:
     [
         (False, None, None, "pypi:smollm2-135m-instruct", 5e-4),
         (False, 4, None, "pypi:smollm2-135m-instruct", 5e-4),
-        (False, 8, None, "Qwen/Qwen2.5-1.5B-Instruct", 1e-4),
+        (False, 8, None, "Qwen/Qwen2.5-1.5B-Instruct", 2e-4),
         (True, None, None, "Qwen/Qwen2-VL-2B-Instruct", 1e-4),
-        (False, None, "hf:Qwen/Qwen3-1.7B", "hf:Qwen/Qwen3-1.7B", 1e-4),
+        (False, None, "hf:Qwen/Qwen3-1.7B", "hf:Qwen/Qwen3-1.7B", 2e-4),
         (False, 80, "my/SmolLM2-360M", "my/SmolLM2-360M", 5e-4),
     ],
 )
@@ -67,6 +82,14 @@ def test_the_model_follows_images_card_and_user(
     found, why = chosen(images, gib, named)
     assert (found.name, found.learning_rate) == (model, rate)
     assert why
+
+
+@pytest.mark.parametrize(
+    ("task", "gib", "epochs"),
+    [("classification", 24, 2), ("ner", 24, 8), ("ner", None, 2), ("generation", 24, 2)],
+)
+def test_entities_are_learned_longer_where_there_is_a_card(task: str, gib: float | None, epochs: int) -> None:
+    assert proposal(task, Rows(1000, 100, 100), [Lengths(50, 0)], 0, gib, None).epochs.value == epochs
 
 
 def test_a_card_limits_nothing() -> None:

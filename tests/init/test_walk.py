@@ -364,7 +364,7 @@ def test_a_card_changes_the_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(walk, "card", lambda: Card("A card", 24))
     large, said = written(file, overwrite=True)
     assert (small.model.name, large.model.name) == ("pypi:smollm2-135m-instruct", "Qwen/Qwen2.5-1.5B-Instruct")
-    assert (small.training.learning_rate, large.training.learning_rate) == (5e-4, 1e-4)
+    assert (small.training.learning_rate, large.training.learning_rate) == (5e-4, 2e-4)
     assert "card: A card, 24 GiB" in said
 
 

@@ -13,7 +13,7 @@ from weitiao.data.splits import SPELLINGS
 from weitiao.errors import WeitiaoError
 from weitiao.init.counts import ANSWERS
 from weitiao.init.found import Found
-from weitiao.init.proposals import Rows, ruled
+from weitiao.init.proposals import RULES, Rows, ruled
 from weitiao.init.table import is_empty
 from weitiao.types import Row
 
@@ -26,7 +26,7 @@ def held_out(file: str, data: DataSection, found: Found, rows: int, say: Say) ->
     """Empty where a field of the rows says it."""
     if found.split_field:
         return {}
-    share = ruled("share", rows)
+    share = ruled(RULES["share"], rows)
     chosen: dict[str, tuple[str | float, str]] = {}
     for split in ("validation", "test"):
         other = _beside(file, split, data, found, say)

@@ -107,7 +107,7 @@ def _data(source: Source, found: Found, made: Proposal) -> Iterator[Key]:
 def _training(made: Proposal) -> Iterator[Key]:
     yield "samples_per_step", made.samples.value, made.samples.why
     yield "num_train_epochs", made.epochs.value, f"passes over the rows; {made.epochs.why}"
-    yield "learning_rate", made.model.learning_rate, "as in the shipped configs or the demo, by the model's size"
+    yield "learning_rate", made.model.learning_rate, made.model.rate_why
     if made.model.warmup_steps:
         yield "warmup_steps", made.model.warmup_steps, "as in the demo"
 
