@@ -29,7 +29,8 @@ class Lane:
     first_seconds: float = 0.0
     """From the start of the process to its first answer."""
     warm_up_seconds: float = 0.0
-    size: int = 0
+    rates: dict[int, float] = field(default_factory=dict)
+    """Rows a second in the warm-up, by the size of a batch."""
     setting: str = ""
     blocks: list[Block] = field(default_factory=list)
     note: str | None = None
@@ -43,22 +44,29 @@ class Lane:
         self.warm_up_seconds = time.perf_counter() - begin - self.first_seconds
 
     def warm_up(self) -> None:
-        """A pass with each size; the fastest is taken."""
-        rates: dict[int, float] = {}
+        """A pass with each size."""
         for size in self.sizes:
             try:
                 block = self.worker.ask("block", self.members, 0.0, size)
             except torch.cuda.OutOfMemoryError:
-                if not rates:
+                if not self.rates:
                     raise
                 # It holds no model now.
                 self.worker.ask("first", self.folder, self.asked)
                 break
-            rates[size] = block.samples / block.seconds
-        self.size = max(rates, key=lambda size: rates[size])
+            self.rates[size] = block.samples / block.seconds
 
     def block(self, seconds: float) -> None:
-        self.blocks.append(self.worker.ask("block", self.members, seconds, self.size))
+        """With the fastest size; the others at work may have left too little memory for it, then with the next one."""
+        size = max(self.rates, key=lambda size: self.rates[size])
+        try:
+            self.blocks.append(self.worker.ask("block", self.members, seconds, size))
+        except torch.cuda.OutOfMemoryError:
+            del self.rates[size]
+            if not self.rates:
+                raise
+            self.worker.ask("first", self.folder, self.asked)
+            self.block(seconds)
         self.setting = self.worker.ask("setting")
 
     def drop(self) -> None:

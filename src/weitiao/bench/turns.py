@@ -49,8 +49,12 @@ def blocks_in_turn(lanes: Sequence[AnyLane], request: Asked, screen: Screen) -> 
     """The blocks of all lanes that have not failed, each told of."""
 
     def block(lane: AnyLane) -> None:
-        if lane.note is None and guarded(lane, lambda lane: lane.block(request.seconds)):
+        if lane.note is not None:
+            return
+        if guarded(lane, lambda lane: lane.block(request.seconds)):
             last = lane.blocks[-1]
             screen.note(f"{lane.name}: {last.samples / last.seconds:.2f} samples/s")
+        else:
+            screen.note(f"{lane.name}: {lane.note}")
 
     interleaved(lanes, request.repeats, block)
