@@ -238,17 +238,17 @@ def test_by_kernels(setup: Setup, recorded: bool, monkeypatch: pytest.MonkeyPatc
         forward.fast = FastDecoder(forward.body, kernels)
     decoder = Decoder(forward, setup.encoder.chat.stop, 12)
     decoder.recorded = recorded
-    groups, start = set(), slot_run.Run._start
+    groups, prepare = set(), slot_run.Run._prepared
     monkeypatch.setattr(slot_run, "PAIRED", 2)
     monkeypatch.setattr(decode, "ROOM", 1)
     monkeypatch.setattr(slots, "ROUNDED", 1)
 
-    def starting(run: Any, group: Any) -> None:
+    def preparing(run: Any, group: Any) -> Any:
         if group.slots:
             groups.add(run.groups.index(group))
-        start(run, group)
+        return prepare(run, group)
 
-    monkeypatch.setattr(slot_run.Run, "_start", starting)
+    monkeypatch.setattr(slot_run.Run, "_prepared", preparing)
     with forward.steady():
         found = setup.decode(TEXTS[:5], slots=3, budget=12, decoder=decoder)
     setup.assert_equal(TEXTS[:5], found, 12)

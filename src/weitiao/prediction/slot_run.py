@@ -79,14 +79,18 @@ class _Chosen:
 
 @dataclass
 class _Step:
-    """One that was started."""
+    """One whose masks are being written; then it is started, and at last it chooses."""
 
     slots: list[_Slot]
     rows: list[int]
     """Of the chosen tokens, each slot's."""
     width: int
-    logits: torch.Tensor
+    told: torch.Tensor
+    where: torch.Tensor | None
+    most: int
+    """What `Steps.logits` is given."""
     masks: Future[Bits]
+    logits: torch.Tensor | None = None
     chosen: _Chosen | None = None
 
 
@@ -139,8 +143,8 @@ class Run:
         self.ended: list[int] = []
         """Answers of which `done` has not been told."""
         self.news: list[News] = []
-        """Of which the guide has not been told. A thread tells it before it asks for the next masks, and those are
-        waited for before any other group goes on."""
+        """Of which the guide has not been told. A thread tells it before it asks for the next masks, or this one does
+        where it needs to know what is forced; each about its own group's answers."""
         self.slots = slots
         """The first ones of the cache, which are used."""
         self.anywhere = self.forward.slot_kernels is not None
@@ -164,8 +168,9 @@ class Run:
         return [slot for group in self.groups for slot in group.slots]
 
     def step(self) -> None:
-        """Of each group: take what its last step chose, let the other's choose, read prompts into free slots, and start
-        the next. What was read is taken up a turn later, when another step has been started."""
+        """Of each group: take what its last step chose, let a thread write the masks of the next, let the other's step
+        choose, read prompts into free slots, and start the next. What was read is taken up a turn later, when another
+        step has been started; where there is one group, at once."""
         first, second = self.groups
         if second.slots and len(self.active) < PAIRED:
             self._finish(first)
@@ -173,10 +178,16 @@ class Run:
             first.slots, second.slots = first.slots + second.slots, []
         for group, other in ((first, second), (second, first)):
             self._finish(group)
-            self._choose(other)
             self._begin()
-            self._fill()
-            self._start(group)
+            if not self.paired:
+                self._fill()
+            step = self._prepared(group)
+            self._choose(other)
+            if self.paired:
+                self._fill()
+            if step is not None:
+                step.logits = self.steps.logits(step.told, step.where, step.most)
+                group.started = step
             self._tell()
 
     def _fill(self) -> None:
@@ -250,10 +261,10 @@ class Run:
 
     # -- answers
 
-    def _start(self, group: _Group) -> None:
-        """A step of all answers of a group."""
+    def _prepared(self, group: _Group) -> _Step | None:
+        """The next step of all answers of a group, if it has any."""
         if not group.slots:
-            return
+            return None
         active = list(group.slots)
         width = self._guess(active)
         most = max(slot.place + len(slot.waiting) for slot in active)
@@ -268,18 +279,16 @@ class Run:
         asked: list[Asked] = [
             (slot.answer, row * width, slot.waiting[1:]) for row, slot in zip(rows, active, strict=True)
         ]
-        slots = None
+        where = None
         if self.anywhere:
-            slots = torch.zeros(count, dtype=torch.long)
-            slots[: len(active)] = torch.tensor([slot.at for slot in active])
-        masks = self._masks(asked, count * width, group)
-        logits = self.steps.logits(told, slots, most)
-        group.started = _Step(active, rows, width, logits, masks)
+            where = torch.zeros(count, dtype=torch.long)
+            where[: len(active)] = torch.tensor([slot.at for slot in active])
+        return _Step(active, rows, width, told, where, most, self._masks(asked, count * width, group))
 
     def _choose(self, group: _Group) -> None:
         """Let the started step of a group choose its tokens, if it has not yet."""
         step = group.started
-        if step is not None and step.chosen is None:
+        if step is not None and step.logits is not None and step.chosen is None:
             step.chosen = self._chosen(step.logits, step.masks.result())
 
     def _told(self, active: Sequence[_Slot], rows: Sequence[int], count: int, width: int) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ Pair = tuple[str, str]
 """An entity's text and its type."""
 
 _ESCAPES = {"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"}
+_TO_ESCAPE = str.maketrans(_ESCAPES)
 _UNESCAPES = {written: char for char, written in _ESCAPES.items()}
 
 
@@ -136,7 +137,7 @@ def _literal(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    return "".join(_ESCAPES.get(char, char) for char in text)
+    return text.translate(_TO_ESCAPE)
 
 
 def _unescape(text: str) -> str:
