@@ -25,8 +25,8 @@ DEFAULTS = (
     ("defaults-daily-5000", "peoples-daily-ner", (5000,), 280),
 )
 """Names, sets and training rows of sweeps, and their seconds."""
-HELD_BACK = {"held-back-reviews": "product-reviews", "held-back-daily": "peoples-daily-ner"}
-"""Names of curves, each with the number of its case behind, and their sets."""
+HELD_BACK = (("held-back-reviews", "product-reviews", 3459, 120), ("held-back-daily", "peoples-daily-ner", 9229, 180))
+"""Names of curves, each with the number of its case behind, their sets, a quarter of the sets' rows, and seconds."""
 CASES = 5
 
 
@@ -140,8 +140,8 @@ def _rest_of_real(asked: Namespace) -> Iterable[Measurement]:
     yield Measurement("tutorial-1500", theirs, 450, 590, bar, after="model", shared=True)
     answers = _daily(asked, "answers", "--alone", "1" if asked.tiny else "20")
     yield Measurement("tutorial-answers", answers, 110, 300, bar, after="tutorial-1500", shared=True)
-    for case, (called, name) in product(range(1, CASES + 1), HELD_BACK.items()):
-        yield _held_back(asked, f"{called}-{case}", name, case)
+    for case, (called, name, rows, seconds) in product(range(1, CASES + 1), HELD_BACK):
+        yield _held_back(asked, f"{called}-{case}", name, case, rows, seconds)
 
 
 def _train(
@@ -198,13 +198,13 @@ def _defaults(asked: Namespace) -> Iterable[Measurement]:
         )
 
 
-def _held_back(asked: Namespace, called: str, name: str, case: int) -> Measurement:
-    """A curve whose score at twice and four times the rows was held back."""
-    few = ["--rows", "40", "--test-rows", "20"] if asked.tiny else ["--rows", "400"]
+def _held_back(asked: Namespace, called: str, name: str, case: int, rows: int, seconds: int) -> Measurement:
+    """A curve whose score at twice the rows was held back."""
+    few = ["--rows", "40", "--test-rows", "20"] if asked.tiny else ["--rows", str(rows), "--times", "2"]
     how = ["--model", str(asked.work / "peoples-daily" / "model"), "--keep", str(asked.work / "curves"), *few]
     case_of = ["--learner", "model", "--cases", "1", "--first-case", str(case)]
     command = (PYTHON, str(HERE / "curve_held_back.py"), str(asked.data / name), *case_of, *how)
-    return Measurement(called, command, 120, 300, "8: the curve's intervals hold", after="model", shared=True)
+    return Measurement(called, command, seconds, 300, "8: the curve's intervals hold", after="model", shared=True)
 
 
 def _model(asked: Namespace) -> tuple[str, ...]:

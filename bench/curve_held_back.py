@@ -153,6 +153,8 @@ def with_a_model(args: argparse.Namespace) -> list[Case]:
         whole = proposed(args, rows, seed)
         said, cut = curve(load_config(told_rows(whole, rows, "cut")), seeds=args.seeds), {}
         for one in said["predictions"]:
+            if one["times"] not in args.times:
+                continue
             many = rows * one["times"]
             metrics = train(load_config(told_rows(whole, many, f"{one['times']}-times")))
             truth = metrics["systems"]["finetuned"][metrics["headline"]]
@@ -207,6 +209,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, nargs="+", default=[100, 200, 400, 800, 1600], help="of the last point")
     parser.add_argument("--cases", type=int, default=20, help="for each number of rows")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--times", type=int, nargs="+", default=TIMES, choices=TIMES, help="with --learner model")
     parser.add_argument("--test-rows", type=int, default=500)
     parser.add_argument("--keep", default="held-back", metavar="FOLDER")
     parser.add_argument("--model", default="pypi:qwen2.5-coder-1.5b-instruct", help="with --learner model")

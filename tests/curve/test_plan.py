@@ -91,7 +91,7 @@ def test_every_share_once_before_further_seeds(file: Path) -> None:
 def test_few_rows_take_the_least_steps_and_the_full_run_its_own(file: Path) -> None:
     config = config_of(file, "training.num_train_epochs=2", "training.samples_per_step=16")
     steps = {part.share: (part.steps, part.lengthened) for part in parts(config, 1600, SHARES, 1)}
-    assert steps == {10: (LEAST_STEPS, True), 25: (LEAST_STEPS, False), 50: (100, False), 100: (200, False)}
+    assert steps == {10: (LEAST_STEPS, True), 25: (LEAST_STEPS, True), 50: (LEAST_STEPS, False), 100: (200, False)}
     short = parts(config, 160, SHARES, 1)
     assert {part.steps for part in short} == {20}
     assert short[0].config.training.max_steps == 20

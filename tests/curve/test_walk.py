@@ -142,17 +142,17 @@ def planned(tmp_path: Path, seeds: int) -> tuple[list[Part], Watch]:
             "data": {"train": "rows.jsonl"},
         }
     )
-    found, watch = parts(config, 4800, (10, 25, 50, 100), seeds), Watch()
-    watch.steps = {part.share: part.steps for part in found}  # 60, 150, 300, 600
+    found, watch = parts(config, 9600, (10, 25, 50, 100), seeds), Watch()
+    watch.steps = {part.share: part.steps for part in found}  # 120, 300, 600, 1200
     return found, watch
 
 
 @pytest.mark.parametrize(
     ("minutes", "said"),
     [
-        (30, [(10, 42), (25, 42), (50, 42), (100, 42), (10, 43), (25, 43), (10, 44)]),
-        (18.6, [(10, 42), (25, 42), (50, 42), (100, 42)]),
-        (12, [(10, 42), (25, 42), (50, 42), (10, 43), (25, 43)]),
+        (60, [(10, 42), (25, 42), (50, 42), (100, 42), (10, 43), (25, 43), (10, 44)]),
+        (37, [(10, 42), (25, 42), (50, 42), (100, 42)]),
+        (24, [(10, 42), (25, 42), (50, 42), (10, 43), (25, 43)]),
     ],
 )
 def test_minutes_begin_what_ends_within_them(tmp_path: Path, minutes: float, said: list) -> None:
@@ -166,7 +166,7 @@ def test_minutes_begin_what_ends_within_them(tmp_path: Path, minutes: float, sai
 def test_minutes_for_one_share_are_too_few(tmp_path: Path) -> None:
     found, watch = planned(tmp_path, 3)
     with pytest.raises(ConfigError, match="two shares or more make a curve"):
-        carry_out(found, SILENT, minutes=2, train=watch.train, clock=watch)
+        carry_out(found, SILENT, minutes=4, train=watch.train, clock=watch)
 
 
 FOUND = {
