@@ -72,7 +72,7 @@ def _added(config: bytes, path: Path) -> list[dict[str, Any]]:
 
 
 def _spec(ranks: dict[bytes, int], added: list[dict[str, Any]]) -> dict[str, Any]:
-    letters = _letters()
+    letters = byte_letters()
 
     def written(token: bytes) -> str:
         return "".join(letters[byte] for byte in token)
@@ -114,7 +114,7 @@ def _merges(ranks: dict[bytes, int]) -> list[tuple[bytes, bytes]]:
     return found
 
 
-def _letters() -> list[str]:
+def byte_letters() -> list[str]:
     """The printable character that stands for each byte in a byte-level vocabulary, as GPT-2's tokenizer has them."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = iter(range(0x100, 0x200))

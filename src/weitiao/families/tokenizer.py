@@ -6,12 +6,17 @@ Texts are encoded without its added tokens: whatever a text says, no control id 
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from weitiao.errors import ModelError
+from weitiao.families.fast_lengths import Count, fast_lengths
 from weitiao.families.tiktoken import converted
+
+MANY = 2_000_000
+"""Characters from which it pays to make ready for `fast_lengths`."""
 
 
 class TextTokenizer:
@@ -35,6 +40,8 @@ class TextTokenizer:
         self._controls = {token.content: id for id, token in self._full.get_added_tokens_decoder().items()}
         self._plain = _without_added_tokens(self._full)
         self.hash = hashlib.sha256(raw).hexdigest()
+        self._counted = 0
+        """Characters of which the length was asked."""
 
     def encode(self, text: str) -> list[int]:
         return list(self._plain.encode(text, add_special_tokens=False).ids)
@@ -45,7 +52,14 @@ class TextTokenizer:
 
     def lengths(self, texts: list[str]) -> list[int]:
         """How many tokens that are."""
+        self._counted += sum(map(len, texts))
+        if self._counted > MANY and self._fast is not None:
+            return self._fast(texts)
         return list(map(len, self._plain.encode_batch_fast(texts, add_special_tokens=False)))
+
+    @cached_property
+    def _fast(self) -> Count | None:
+        return fast_lengths(self._raw, self._plain)
 
     def spans(self, text: str) -> list[tuple[int, int]]:
         """Code-point span in `text` of each of its tokens."""
