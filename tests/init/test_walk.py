@@ -368,6 +368,19 @@ def test_a_card_changes_the_proposal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "card: A card, 24 GiB" in said
 
 
+def test_a_config_for_a_card_that_is_not_here() -> None:
+    file = write_csv("a.csv", *labelled())
+    small, said = written(file)
+    assert "such as --gpu 4090: that proposes Qwen/Qwen2.5-1.5B-Instruct" in said
+    large, said = written(file, gpu="4090", overwrite=True)
+    assert (large.model.name, large.data.train_rows) == ("Qwen/Qwen2.5-1.5B-Instruct", None)
+    assert re.search("^card: GeForce RTX 4090, 2. GiB, as --gpu says$", said, re.MULTILINE)
+    assert said.endswith("weitiao check a.yaml --gpu 4090")
+    assert written(file, gpu="cpu", overwrite=True)[0] == small
+    with pytest.raises(ConfigError, match="--gpu 4909: no such card in the table; did you mean 4090"):
+        written(file, gpu="4909", overwrite=True)
+
+
 NAMES = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1).map(str.strip).filter(bool)
 
 

@@ -40,6 +40,10 @@ def init(
     ] = None,
     images: Annotated[str | None, typer.Option(help="Folder of the images; by default that of FILE.")] = None,
     encoding: Annotated[str | None, typer.Option(help="Of a text file; by default it is found.")] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(help="Card to write it for: 4090, a10, h100 …, or cpu; by default what is here."),
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the config that is there.")] = False,
 ) -> None:
     """Look at a file of your own and write a commented config for it. Each decision is printed with its reason."""
@@ -47,7 +51,7 @@ def init(
     from weitiao.init.walk import init as write
 
     asked = Asked(task, text, label)
-    write(file, asked, model=model, output=output, images=images, encoding=encoding, overwrite=overwrite)
+    write(file, asked, model=model, output=output, images=images, encoding=encoding, gpu=gpu, overwrite=overwrite)
 
 
 def check(

@@ -1,10 +1,9 @@
-"""What the proposed model cannot do, and the lines to change once there is a larger card."""
+"""What the proposed model cannot do, and what to call for a larger card."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from weitiao.config import yaml_value
 from weitiao.cost.at_hand import Card
 from weitiao.init.proposals import MODELS, Proposal
 from weitiao.tasks.base import Language
@@ -33,7 +32,7 @@ def cautions(made: Proposal, card: Card | None, task: str, language: Language, t
     model = made.model
     if model.name.startswith("pypi:smollm2"):
         yield f"{model.name} shows every step without a card, {SMALL[task][language]}"
-        yield _larger(made.limits)
+        yield _LARGER
     elif model.least_gib > (card.gib if card else 0):
         came = f"the card has {card.gib:.0f} GiB" if card else "no card was found"
         yield (
@@ -44,10 +43,8 @@ def cautions(made: Proposal, card: Card | None, task: str, language: Language, t
         yield f"about {tested} test rows tell little, as the intervals will be wide; label more, or hold out a file"
 
 
-def _larger(limits: Mapping[str, int]) -> str:
-    model = next(model for model in MODELS if model.least_gib and not model.images)
-    whole = f", and remove {' and '.join(f'data.{key}' for key in limits)}" if limits else ""
-    return (
-        f"where there is a card of {model.least_gib:.0f} GiB or more, call `weitiao init` again, or set model.name: "
-        f"{model.name} and training.learning_rate: {yaml_value(model.learning_rate)}{whole}"
-    )
+_LEAST = next(model for model in MODELS if model.least_gib and not model.images)
+_LARGER = (
+    f"for a card of {_LEAST.least_gib:.0f} GiB or more, here or to be rented, call `weitiao init` again with --gpu and "
+    f"its name, such as --gpu 4090: that proposes {_LEAST.name}"
+)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from weitiao.config import DataSection, RunConfig, load_config
-from weitiao.cost.at_hand import card
+from weitiao.cost.at_hand import Card, card
+from weitiao.cost.machine import named
 from weitiao.data.formats.delimited import SEPARATORS, separator
 from weitiao.data.formats.text_file import TEXT_FILES, sniffed
 from weitiao.data.source import data_file, read_rows
@@ -37,14 +38,17 @@ def init(
     output: Path | None = None,
     images: str | None = None,
     encoding: str | None = None,
+    gpu: str | None = None,
     overwrite: bool = False,
     say: Say = print,
 ) -> Path:
     """Write a config for `file`; its path. What is decided, and why, goes to `say`.
 
-    output: by default `config_name(file)` in the working directory. Raises ConfigError when that is there and not to be
-    overwritten, DataError when the file cannot be read or does not tell what it is for.
+    output: by default `config_name(file)` in the working directory. gpu: the card to write it for, as `cost.machine`
+    knows them; by default the one that is here. Raises ConfigError when the output is there and not to be overwritten,
+    or no card is of that name, DataError when the file cannot be read or does not tell what it is for.
     """
+    here = _card(gpu)  # a wrong name is told before rows are read
     target = output or Path(config_name(file))
     _refuse_to_overwrite(target, file, overwrite)
     data, rows = _read(file, images, encoding, say)
@@ -57,8 +61,9 @@ def init(
     for line in (*found.reasons, *seen.lines, *map(_warning, seen.warnings)):
         say(line)
     chosen = held_out(file, data, found, len(rows), say)
-    made = _proposed(found, seen, split_rows(chosen, found, data, rows), model, say)
-    source, command = Source(file, data.encoding, columns, images, chosen), next_command(target)
+    say(f"card: {here.told() if here else 'none'}, as --gpu says" if gpu else f"card: {_told(here)}")
+    made = _proposed(found, seen, split_rows(chosen, found, data, rows), model, here, say)
+    source, command = Source(file, data.encoding, columns, images, chosen), next_command(target, gpu)
     with atomic(target) as written:
         written.write(yaml_text(target.stem, source, found, made, seen.language, command).encode())
     works = _try(load_config(target), say)
@@ -66,9 +71,9 @@ def init(
     return target
 
 
-def next_command(config: Path) -> str:
-    """What to call with a fresh config."""
-    return typed("weitiao", "check", config)
+def next_command(config: Path, gpu: str | None = None) -> str:
+    """What to call with a fresh config, written for that card."""
+    return typed("weitiao", "check", config, *(["--gpu", gpu] if gpu else []))
 
 
 def config_name(file: str) -> str:
@@ -117,10 +122,19 @@ def _refuse_headless(file: str, columns: Mapping[str, Column]) -> None:
         )
 
 
-def _proposed(found: Found, seen: Counts, rows: Rows, model: str | None, say: Say) -> Proposal:
-    here = card()
+def _card(gpu: str | None) -> Card | None:
+    if gpu is None:
+        return card()
+    machine = named(gpu)
+    return None if machine.cpu or machine.gib is None else Card(machine.name, machine.gib)
+
+
+def _told(here: Card | None) -> str:
+    return here.told() if here else "none found (by nvidia-smi)"
+
+
+def _proposed(found: Found, seen: Counts, rows: Rows, model: str | None, here: Card | None, say: Say) -> Proposal:
     made = proposal(found.task, rows, seen.lengths, seen.images, here.gib if here else None, model)
-    say(f"card: {here.told() if here else 'none found (by nvidia-smi)'}")
     say(f"model: {made.model.name}, {made.model_why}")
     tokens = [f"tokens: {estimated(seen.lengths, made.model)}"] if any(text.all for text in seen.lengths) else []
     for line in (*tokens, *settings(made)):
