@@ -20,6 +20,8 @@ from tiny import old_glm, small_classification
 from tutorial_files import ccfbdci, coco_caption, data_vl, fudan_news
 from weitiao.config import RunConfig, load_config
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ABSOLUTE = re.compile(r"(?<![\w.:/])(?:/(?:home|root|work|tmp|usr|opt|mnt|Users)/|[A-Za-z]:\\)")

@@ -150,6 +150,7 @@ def test_the_table_shows_every_way(found: dict[str, Any]) -> None:
     assert shown.count("plain path") == 4
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own(tmp_path: Path) -> None:
     """The real one: it answers, counts, and knows its memory."""
     write_tokenizer(tmp_path, "qwen2", TINY)

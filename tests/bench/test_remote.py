@@ -77,6 +77,7 @@ def lane_of(workers: Workers, seed: int = 0) -> RemoteLane:
     return RemoteLane("fickle", kind(), MEMBERS, 104, settings, CPU, worker=workers.of(kind))
 
 
+@pytest.mark.slow
 def test_it_measures_what_it_would_here(workers: Workers, make: ModelMaker) -> None:
     there, here = lane_of(workers), Lane("here", HfBatched(), MEMBERS, 104, SETTINGS, CPU)
     for lane in (there, here):

@@ -307,6 +307,7 @@ def test_a_batch_that_does_not_fit_is_halved(make: ModelMaker, monkeypatch: pyte
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(weights, halved, strict=True))
 
 
+@pytest.mark.slow
 def test_loss_curves(make: ModelMaker, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ours is that of separate code; one that skips every other update is not."""
     told = (["weitiao", "tutorial", "hf_batched"], make, {"ner": drawn("ner", 16)}, Settings(4, 16, learning_rate=1e-3))

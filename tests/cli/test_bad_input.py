@@ -388,6 +388,7 @@ LOADED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", LOADED)
 def test_what_only_torch_can_tell(case: str, work: Path, refused: Any) -> None:
     change, overrides, words = LOADED[case]
@@ -551,6 +552,7 @@ def test_byte_order_mark_is_no_fault(work: Path, weitiao: Any) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_interrupted_training_goes_on(work: Path, command: list[str], environment: Any, weitiao: Any) -> None:
     arguments = ["train", "config.yaml", "data.validation=null", "training.max_steps=40", "training.save_steps=10"]
     # Tests that were started in the background ignore the signal, and so would what they start.

@@ -139,6 +139,7 @@ def test_predict_evaluate_and_train_again(trained: Path, weitiao: Any) -> None:
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_merged_and_exported(trained: Path, weitiao: Any) -> None:
     apart = weitiao(trained, "predict", "output/run", "rows.jsonl")
     merged = weitiao(trained, "predict", "output/run", "rows.jsonl", "--merged")
@@ -207,6 +208,7 @@ def test_the_decoding(trained: Path, weitiao: Any) -> None:
     assert done.stderr == "weitiao: decoding 'beam': no such way; choices: exact, greedy\n"
 
 
+@pytest.mark.slow
 def test_overwrite_trains_again(trained: Path, weitiao: Any) -> None:
     done = weitiao(trained, "train", "config.yaml", "--overwrite", "data.validation=null", "lora.r=4")
     assert done.returncode == 0, done.stderr
@@ -216,6 +218,7 @@ def test_overwrite_trains_again(trained: Path, weitiao: Any) -> None:
     assert not (trained / "output/run/predictions.jsonl").exists()
 
 
+@pytest.mark.slow
 def test_entities_are_to_be_answered_as_json(work: Path, weitiao: Any) -> None:
     """In a cell of a table they are hard to read."""
     done = weitiao(work, "train", "ner.yaml", "training.max_steps=1", "evaluation.untuned=false", "run.name=names")

@@ -6,9 +6,12 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from fake_hubs import FakeHubs
 
 
+@pytest.mark.slow
 def test_train_and_predict_with_what_the_hubs_have(work: Path, command: list[str], environment: dict[str, str]) -> None:
     rows = (work / "rows.jsonl").read_bytes()
     with FakeHubs() as hubs:

@@ -104,6 +104,7 @@ def test_the_adapters_have_moved_alike(
     assert worst < TOLERANCE
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_script(script: Script, files: Path, model: Path, tmp_path: Path) -> None:
     for name in ("train.jsonl", "test.jsonl"):
         (tmp_path / name).write_bytes((files / name).read_bytes())

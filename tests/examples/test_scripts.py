@@ -16,6 +16,8 @@ from runs import checkpoints
 from tutorial_files import ccfbdci, fudan_news
 from weitiao.config import load_config
 
+pytestmark = pytest.mark.slow
+
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NEWS, ENTITIES = Path("output/Qwen2-1.5B-Instruct"), Path("output/Qwen2-NER")

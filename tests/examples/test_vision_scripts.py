@@ -17,6 +17,8 @@ from tutorial_files import coco_caption, data_vl
 from weitiao.data import fetch as data_sets
 from weitiao.data.fetch.coco_caption import _conversations
 
+pytestmark = pytest.mark.slow
+
 Script = Callable[..., "subprocess.CompletedProcess[str]"]
 FOLDER = Path(__file__).parents[2] / "examples" / "qwen2_vl"
 TRAIN, PREDICT = "qwen2_vl/train_qwen2_vl.py", "qwen2_vl/predict_qwen2_vl.py"

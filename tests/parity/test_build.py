@@ -25,6 +25,8 @@ from weitiao.engine.slot_prompts import PromptReader
 from weitiao.engine.slot_steps import WIDE, Steps
 from weitiao.engine.slots import SlotCache
 
+pytestmark = pytest.mark.slow
+
 VARYING = {"rows", "prefix", "total", "place", "place_of_mask", "limit", "new", "scrap"}
 """Numbers that kernels are not built anew for (`do_not_specialize`)."""
 INNER = ("_tile", "_scores", "weighed", "_of_scores", "_of_keys", "stays", "_mixed", "_log_sum")

@@ -224,6 +224,7 @@ def test_few_long_rows_and_many_short_ones_in_turn(setup: Setup, monkeypatch: py
     assert seen[1] is seen[2] is seen[3], "there is room for the long ones, too"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_recorded_on_a_host")
 @pytest.mark.parametrize("recorded", [False, True], ids=["one by one", "recorded"])
 def test_by_kernels(setup: Setup, recorded: bool, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -195,6 +195,7 @@ def test_log_sums(dtype: torch.dtype, size: int) -> None:
         assert torch.allclose(module.log_sums(logits).double(), logits.double().logsumexp(-1), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "glm4", "glm4_0414", "qwen2_vl"])
 def test_a_model(family: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Loss and gradients of a pack, with the kernels, their attention among them, and without."""
@@ -259,6 +260,7 @@ def test_attention_of_short_rows(draw, prefix: int, query: int, key: int) -> Non
     torch.testing.assert_close(found, leaf.grad, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @given(
     prefix=st.sampled_from([0, 3, 35]),
     back=st.lists(

@@ -147,6 +147,7 @@ def test_alone_as_among_many(setup: Setup) -> None:
         assert dict(alone.scores) == pytest.approx(dict(answer.scores), abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("triton", [True, False])
 def test_the_way_of_a_card(setup: Setup, triton: bool) -> None:
     """Our own kernel over trees, in Triton's interpreter; without it, the way `split` has none for them."""

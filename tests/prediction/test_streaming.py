@@ -413,6 +413,7 @@ cli.main()
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_was_really_killed(run: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "in.jsonl", numbered(12))
 

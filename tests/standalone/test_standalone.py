@@ -154,6 +154,7 @@ def test_free_text(qwen3_folder: Path, tmp_path: Path) -> None:
     assert "others.jsonl:1: field 'system' would change the prompt" in done.stderr
 
 
+@pytest.mark.slow
 def test_tables(qwen2_folder: Path, tmp_path: Path) -> None:
     """A table goes in and comes out; its answers are those to the same rows as JSON lines."""
     told = [json.loads(line) for line in small_classification(tmp_path / "plain.jsonl").read_text("utf-8").splitlines()]

@@ -30,6 +30,7 @@ def tracked(config: RunConfig) -> str:
     return line
 
 
+@pytest.mark.slow
 def test_tensorboard(
     qwen2_folder: Path, classification_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

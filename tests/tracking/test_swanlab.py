@@ -27,6 +27,8 @@ from weitiao.tracking import trackers
 from weitiao.tracking.record import resend
 from weitiao.training.train import train
 
+pytestmark = pytest.mark.slow
+
 SWANLAB = ("tracking.trackers=[swanlab]", "data.validation=0.25", "data.test=0.2", "evaluation.steps=3")
 CLI = [sys.executable, "-c", "from swanlab.cli import cli; cli()"]
 

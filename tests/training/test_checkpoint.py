@@ -190,6 +190,7 @@ train(sys.argv[1])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
 def test_a_process_killed_while_it_saves(qwen2_folder: Path, classification_file: Path, tmp_path: Path) -> None:
     straight = trained(run_config(tmp_path / "a", qwen2_folder, classification_file, "lora.lora_dropout=0.1"))

@@ -28,6 +28,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_rows(folder / "digits.jsonl", rows)
 
 
+@pytest.mark.slow
 def test_digits_are_learnt(digits: Path, tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "model", "qwen2_vl", hidden_size=128, intermediate_size=256, initializer_range=0.1)
     values = {
