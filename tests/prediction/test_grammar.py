@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,14 @@ def test_several_threads_read_the_vocabulary_once(compiler: GrammarCompiler, mon
     import llguidance
 
     made, real = [], llguidance.LLTokenizer
-    monkeypatch.setattr(llguidance, "LLTokenizer", lambda *args, **names: made.append(real(*args, **names)) or made[-1])
+
+    def reading(*args: Any, **names: Any) -> Any:
+        # Until Python 3.12 a cached property has a lock of its own.
+        assert compiler._reading.locked()
+        made.append(real(*args, **names))
+        return made[-1]
+
+    monkeypatch.setattr(llguidance, "LLTokenizer", reading)
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(compiler._matcher, [Grammar('start: "a"')] * 8))
     assert len(made) == 1
