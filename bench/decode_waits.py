@@ -30,7 +30,7 @@ from weitiao.bench.vocabulary import write_tokenizer
 from weitiao.engine.slot_prompts import PromptReader
 from weitiao.engine.slot_steps import Steps
 from weitiao.model.load import choose_dtype
-from weitiao.prediction import slot_run
+from weitiao.prediction import slot_run, slot_state
 from weitiao.prediction.predictor import Predictor
 from weitiao.prediction.windows import Windows
 
@@ -42,7 +42,7 @@ PARTS = (
     (slot_run.Run, "_chosen", "start choices"),
     (slot_run.Run, "_accept", "take tokens"),
     (slot_run.Run, "_prepared", "prepare steps"),
-    (slot_run._Chosen, "told", "wait for the card"),
+    (slot_state.Chosen, "told", "wait for the card"),
     (Future, "result", "wait for masks"),
     (Predictor, "_read", "read answers"),
 )

@@ -34,7 +34,7 @@ from weitiao.prediction.decode import Decoder
 from weitiao.prediction.grammar import GrammarCompiler
 from weitiao.prediction.guess import Guesser, Worth
 from weitiao.prediction.predictor import Predictor
-from weitiao.prediction.slot_run import Decoded
+from weitiao.prediction.slot_state import Decoded
 from weitiao.tasks.ner import Ner, NerOptions
 from weitiao.types import Prediction, Row
 

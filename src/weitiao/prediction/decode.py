@@ -21,7 +21,8 @@ from weitiao.engine.forward import Forward
 from weitiao.engine.slot_steps import WIDE, Steps
 from weitiao.engine.slots import SlotCache
 from weitiao.prediction.grammar import Guide
-from weitiao.prediction.slot_run import Decoded, Run
+from weitiao.prediction.slot_run import Run
+from weitiao.prediction.slot_state import Decoded
 
 MOST = {"cuda": 1024, "cpu": 64}
 """Slots: with more tokens a step takes longer in proportion, and on a card the host has fewer steps to start."""

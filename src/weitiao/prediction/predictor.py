@@ -35,7 +35,7 @@ from weitiao.prediction.decode import Decoder
 from weitiao.prediction.grammar import GrammarCompiler, Guide
 from weitiao.prediction.greedy import refuse_decoding
 from weitiao.prediction.label_scores import Asked, LabelScorer
-from weitiao.prediction.slot_run import Decoded
+from weitiao.prediction.slot_state import Decoded
 from weitiao.prediction.thresholds import with_thresholds
 from weitiao.prediction.token_places import TokenPlaces
 from weitiao.prediction.windows import Advance, Windows

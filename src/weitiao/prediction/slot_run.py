@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from weitiao.engine.slot_prompts import PromptReader
 from weitiao.engine.slot_steps import WIDE, Steps
 from weitiao.prediction.grammar import Asked, Bits, Guide, News, words
 from weitiao.prediction.guess import Guesser, Worth
+from weitiao.prediction.slot_state import Chosen, Decoded, Group, Reading, Slot, Step
 
 LOOK = 16
 """Tokens between two looks at whether an answer repeats itself."""
@@ -28,93 +28,6 @@ PREFILL = {"cuda": 16_384, "cpu": 512}
 """Tokens of prompts that are read at once, if they have no images."""
 BUSY = {"cuda": 256, "cpu": 20}
 """Tokens that are computed in the time in which all weights are read; on a CPU measured (16 to 25)."""
-
-
-@dataclass
-class Decoded:
-    ids: list[int]
-    """Tokens of the answer, without the stop."""
-    log_probability: float
-    """Of the answer and its stop among the tokens that the grammar allowed, in nats."""
-    complete: bool
-    """Whether it ended by itself within the budget."""
-    chances: list[float] = field(default_factory=list)
-    """Log-probability of each of `ids`, in nats; of a complete answer, all but the stop's of `log_probability`."""
-
-
-@dataclass
-class _Slot:
-    """An answer that is being written."""
-
-    answer: int
-    at: int
-    """Which slot it is."""
-    place: int
-    """In the slot, of the next token that is computed."""
-    shift: int
-    """From a token's place to its position; not 0 behind images."""
-    guesser: Guesser
-    waiting: list[int] = field(default_factory=list)
-    """The token that was chosen last, and a guess of what follows."""
-
-
-class _Chosen:
-    """Tokens and log-probabilities on their way to the host."""
-
-    def __init__(self, tokens: torch.Tensor, chances: torch.Tensor) -> None:
-        self._parts, self._event = (tokens, chances), None
-        if tokens.is_cuda:
-            there = (torch.empty(part.shape, dtype=part.dtype, pin_memory=True) for part in self._parts)
-            self._parts = tuple(to.copy_(part, non_blocking=True) for to, part in zip(there, self._parts, strict=True))  # type: ignore[assignment]
-            self._event = torch.cuda.Event()
-            self._event.record()
-
-    def told(self, width: int) -> tuple[list[list[int]], list[list[float]]]:
-        """Rows of so many."""
-        if self._event is not None:
-            self._event.synchronize()
-        tokens, chances = self._parts
-        return tokens.view(-1, width).tolist(), chances.view(-1, width).tolist()
-
-
-@dataclass
-class _Step:
-    """One whose masks are being written; then it is started, and at last it chooses."""
-
-    slots: list[_Slot]
-    rows: list[int]
-    """Of the chosen tokens, each slot's."""
-    width: int
-    told: torch.Tensor
-    where: torch.Tensor | None
-    most: int
-    """What `Steps.logits` is given."""
-    masks: Future[Bits]
-    logits: torch.Tensor | None = None
-    chosen: _Chosen | None = None
-
-
-@dataclass
-class _Reading:
-    """Prompts whose first tokens are being chosen."""
-
-    placed: Sequence[tuple[int, int]]
-    """(slot, answer)"""
-    after: list[int]
-    """Positions of what follows each."""
-    chosen: _Chosen
-    bits: Bits
-    """Masks, which the card may still be copying."""
-
-
-class _Group:
-    """Answers that are written on together."""
-
-    def __init__(self) -> None:
-        self.slots: list[_Slot] = []
-        self.started: _Step | None = None
-        self.bits = torch.empty(0, 0, dtype=torch.int32)
-        """Masks of its last step, which a thread may still be writing, or the card copying."""
 
 
 class Run:
@@ -139,7 +52,7 @@ class Run:
         self.out = [Decoded([], 0.0, complete=False) for _ in prompts]
         # The longest first: at the end, when slots stay empty, the short ones are left.
         self.waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
-        self.reading: list[_Reading] = []
+        self.reading: list[Reading] = []
         self.ended: list[int] = []
         """Answers of which `done` has not been told."""
         self.news: list[News] = []
@@ -149,7 +62,7 @@ class Run:
         """The first ones of the cache, which are used."""
         self.anywhere = self.forward.slot_kernels is not None
         """Whether a step finds sequences in any slots; else it is about all of the first ones."""
-        self.groups, self.paired = [_Group(), _Group()], self.anywhere and steps.recorded
+        self.groups, self.paired = [Group(), Group()], self.anywhere and steps.recorded
         kind = self.device.type if self.device.type in PREFILL else "cpu"
         self.prefill, self.refill = PREFILL[kind], REFILL[kind]
         self.reader = PromptReader(self.forward, self.cache, self.prefill)
@@ -164,7 +77,7 @@ class Run:
         return self.out
 
     @property
-    def active(self) -> list[_Slot]:
+    def active(self) -> list[Slot]:
         return [slot for group in self.groups for slot in group.slots]
 
     def step(self) -> None:
@@ -209,7 +122,7 @@ class Run:
         for at, slot in enumerate(active):
             slot.at = at
 
-    def _add(self, slots: Sequence[_Slot]) -> None:
+    def _add(self, slots: Sequence[Slot]) -> None:
         """To the groups: to the first alone where there are few, or a step is no graph."""
         first, second = self.groups
         if self.paired and len(self.active) + len(slots) >= PAIRED:
@@ -231,14 +144,14 @@ class Run:
             self.reading.append(self._read_together(placed[:count]))
             placed = placed[count:]
 
-    def _read_together(self, placed: Sequence[tuple[int, int]]) -> _Reading:
+    def _read_together(self, placed: Sequence[tuple[int, int]]) -> Reading:
         """placed: (slot, answer)."""
         prompts = [self.prompts[answer] for _, answer in placed]
         asked: list[Asked] = [(answer, at, ()) for at, (_, answer) in enumerate(placed)]
-        masks = self._masks(asked, len(placed), _Group())
+        masks = self._masks(asked, len(placed), Group())
         hidden, after = self.reader.read(prompts, [slot for slot, _ in placed])
         bits = masks.result()
-        return _Reading(placed, after, self._chosen(self.forward.head(hidden), bits), bits)
+        return Reading(placed, after, self._chosen(self.forward.head(hidden), bits), bits)
 
     def _begin(self) -> None:
         """The answers to what was read, each with its first token."""
@@ -246,7 +159,7 @@ class Run:
             self._add([*self._begun(reading)])
         self.reading = []
 
-    def _begun(self, reading: _Reading) -> Iterator[_Slot]:
+    def _begun(self, reading: Reading) -> Iterator[Slot]:
         """Those that go on behind their first token."""
         tokens, chances = reading.chosen.told(1)
         for (at, answer), position, (token,), (chance,) in zip(
@@ -255,13 +168,13 @@ class Run:
             if self._take(answer, token, chance):
                 ids = self.prompts[answer].ids
                 place = self.prefix + len(ids)
-                slot = _Slot(answer, at, place, position - place, Guesser(ids), [token])
+                slot = Slot(answer, at, place, position - place, Guesser(ids), [token])
                 slot.guesser.add(token)
                 yield slot
 
     # -- answers
 
-    def _prepared(self, group: _Group) -> _Step | None:
+    def _prepared(self, group: Group) -> Step | None:
         """The next step of all answers of a group, if it has any."""
         if not group.slots:
             return None
@@ -283,15 +196,15 @@ class Run:
         if self.anywhere:
             where = torch.zeros(count, dtype=torch.long)
             where[: len(active)] = torch.tensor([slot.at for slot in active])
-        return _Step(active, rows, width, told, where, most, self._masks(asked, count * width, group))
+        return Step(active, rows, width, told, where, most, self._masks(asked, count * width, group))
 
-    def _choose(self, group: _Group) -> None:
+    def _choose(self, group: Group) -> None:
         """Let the started step of a group choose its tokens, if it has not yet."""
         step = group.started
         if step is not None and step.logits is not None and step.chosen is None:
             step.chosen = self._chosen(step.logits, step.masks.result())
 
-    def _told(self, active: Sequence[_Slot], rows: Sequence[int], count: int, width: int) -> NDArray[np.int64]:
+    def _told(self, active: Sequence[Slot], rows: Sequence[int], count: int, width: int) -> NDArray[np.int64]:
         """[3, count, width]: ids, places and positions of the tokens that wait."""
         waiting = np.array([slot.waiting + [0] * (width - len(slot.waiting)) for slot in active])
         sizes, first, shift = np.array([(len(slot.waiting), slot.place, slot.shift) for slot in active]).T[..., None]
@@ -303,7 +216,7 @@ class Run:
         told[2, rows] = np.where(inside, places + shift, 0)
         return told
 
-    def _finish(self, group: _Group) -> None:
+    def _finish(self, group: Group) -> None:
         """Take what the started step of a group has chosen."""
         self._choose(group)
         step, group.started = group.started, None
@@ -316,7 +229,7 @@ class Run:
         self.worth.saw(step.width, written / len(step.slots))
         group.slots = [slot for slot in group.slots if slot.waiting]
 
-    def _guess(self, active: Sequence[_Slot]) -> int:
+    def _guess(self, active: Sequence[Slot]) -> int:
         """Put guesses behind the tokens that wait; the width of the step."""
         if not self.worth.wide(len(active)):
             return 1
@@ -326,7 +239,7 @@ class Run:
             slot.waiting += slot.guesser.guess(self.guide.forced(slot.answer), min(WIDE - 1, left))
         return WIDE if any(len(slot.waiting) > 1 for slot in active) else 1
 
-    def _accept(self, slot: _Slot, tokens: Sequence[int], chances: Sequence[float]) -> int:
+    def _accept(self, slot: Slot, tokens: Sequence[int], chances: Sequence[float]) -> int:
         """Take what was chosen behind each waiting token, as long as that is what was guessed; how many were taken.
         Nothing waits behind an answer that has ended."""
         guess = slot.waiting
@@ -361,12 +274,12 @@ class Run:
             self.done(answer, self.out[answer])
         self.ended = []
 
-    def _chosen(self, logits: torch.Tensor, bits: Bits) -> _Chosen:
+    def _chosen(self, logits: torch.Tensor, bits: Bits) -> Chosen:
         """logits [N, V] → of each, the likeliest allowed token, and its log-probability among the allowed ones."""
         masks = torch.from_numpy(bits).to(logits.device, non_blocking=True)
-        return _Chosen(*self.forward.kernels.chosen(logits, masks))
+        return Chosen(*self.forward.kernels.chosen(logits, masks))
 
-    def _masks(self, asked: Sequence[Asked], count: int, group: _Group) -> Future[Bits]:
+    def _masks(self, asked: Sequence[Asked], count: int, group: Group) -> Future[Bits]:
         """Of a step with so many logits; a thread writes them."""
         news = self._news()
         if self.guide.everywhere is not None:
