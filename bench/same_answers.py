@@ -11,6 +11,7 @@ second pass over all rows. Prints one line of JSON.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
 from itertools import islice
@@ -32,6 +33,8 @@ def main() -> None:
 
 
 def told(run: Path, data: str, rows: int, alone: int, plain: int, dtype: str) -> dict[str, Any]:
+    import torch
+
     from weitiao.bench.agreement import answered, gap, share_equal
     from weitiao.bench.answerers.weitiao import PLAIN
     from weitiao.config import DataSection
@@ -52,16 +55,16 @@ def told(run: Path, data: str, rows: int, alone: int, plain: int, dtype: str) ->
     single, together = answered(ours, examples[:alone], 1), answered(ours, examples[:alone], TOGETHER)
     device = choose_device("auto")
     base = load_model(folder.base.folder, device, choose_dtype(dtype, device), "one")
-    slow = Predictor(
-        folder.task,
-        folder.encoder,
-        open_adapter(base, folder.path).eval(),
-        budget=folder.told.max_answer_tokens,
-        **PLAIN,
-    )
+    model = open_adapter(base, folder.path).eval()
+    slow = Predictor(folder.task, folder.encoder, model, budget=folder.told.max_answer_tokens, **PLAIN)
     slow.temperature, slow.thresholds = ours.temperature, ours.thresholds
     begin = time.perf_counter()
     expected = answered(slow, examples[:plain], 1)
+    plain_seconds = time.perf_counter() - begin
+    off = {}
+    if base.dtype != torch.float32:
+        exact = answered(Predictor.around(folder, copy.deepcopy(model).float()), examples[:plain], TOGETHER)
+        off = {"off": 1 - share_equal(exact, whole[:plain]), "plain_off": 1 - share_equal(exact, expected)}
     measured = folder.task.measure(whole, examples, bootstrap=100, seed=0)
     return {
         "device": str(device),
@@ -69,8 +72,9 @@ def told(run: Path, data: str, rows: int, alone: int, plain: int, dtype: str) ->
         "rows": len(examples),
         "rows_per_second": len(examples) / seconds,
         "plain_rows": len(expected),
-        "plain_seconds": time.perf_counter() - begin,
+        "plain_seconds": plain_seconds,
         "same": share_equal(expected, whole[:plain]),
+        **off,
         "gap": gap(expected, whole[:plain]),
         "alone_rows": len(single),
         "flipped": 1 - share_equal(single, together),
