@@ -1,10 +1,11 @@
-"""How long `weitiao predict` takes from its start to the answer of one row, by a run of a model of true size.
+"""How long `weitiao predict` takes from its start to the line with the answer of one row, by a run of a model of true
+size.
 
     python bench/first_answer.py FOLDER [--shape qwen2-1.5b] [--runs 3]
 
 Weights and tokenizer are random, each run is one step of training, so that what a user's training leaves behind (the
 base's fingerprint, kernels) is there. Each command is called once before, so weights lie in the page cache. Prints the
-median in seconds and the range, beside `import torch` alone.
+median in seconds and the range, beside `import torch` alone, as a process.
 """
 
 from __future__ import annotations
@@ -82,11 +83,18 @@ def trained(folder: Path, task: str, letters: list[str]) -> Path:
 
 
 def seconds(command: list[str], row: bytes) -> float:
+    """Until its first line, or its end where it prints none."""
     start = time.perf_counter()
-    done = subprocess.run(command, input=row, capture_output=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr.decode())
-    return time.perf_counter() - start
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        asked, answer, told = process.stdin, process.stdout, process.stderr
+        asked.write(row)  # type: ignore[union-attr]
+        asked.close()  # type: ignore[union-attr]
+        answer.readline()  # type: ignore[union-attr]
+        passed = time.perf_counter() - start
+        why = told.read()  # type: ignore[union-attr]
+    if process.returncode:
+        sys.exit(why.decode())
+    return passed
 
 
 if __name__ == "__main__":

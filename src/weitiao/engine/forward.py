@@ -158,6 +158,15 @@ def _kernels(triton: bool, device: torch.device) -> ModuleType:
     return kernels
 
 
+def kernels_ahead() -> None:
+    """Triton's kernels are imported, and Triton hashes itself for the names of built ones: half a second each."""
+    from triton.runtime.cache import triton_key
+
+    from weitiao.engine import kernels as kernels
+
+    triton_key()
+
+
 def _padding_mask(batch: Batch) -> torch.Tensor:
     lengths = torch.tensor(batch.lengths, device=batch.input_ids.device) + batch.prefix_length
     places = torch.arange(batch.input_ids.shape[1], device=lengths.device)

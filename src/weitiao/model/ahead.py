@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
-import importlib
+import importlib.util
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-
-from weitiao.families.base import model_config
 
 FOR_TRAINING = ("weitiao.training.parts", "weitiao.model.load", "weitiao.prediction.evaluate")
 FOR_PREDICTION = ("weitiao.prediction.predictor",)
@@ -23,12 +22,14 @@ def libraries_ahead(modules: tuple[str, ...], folder: Path, device: str) -> thre
 
     folder: of the model. device: `model.device`.
     """
+    from weitiao.families.base import model_config
+
     kind = str(model_config(folder).get("model_type"))
     return import_ahead((*modules, *(name.format(kind) for name in FOR_A_MODEL)), device in ("auto", "cuda"))
 
 
 def import_ahead(modules: tuple[str, ...], card: bool = False) -> threading.Thread:
-    """A thread that is on its way. What goes wrong there goes wrong again, and is told, where it is needed."""
+    """A thread that is on its way."""
 
     def work() -> None:
         with nothing_collected():
@@ -36,12 +37,31 @@ def import_ahead(modules: tuple[str, ...], card: bool = False) -> threading.Thre
                 with contextlib.suppress(Exception):
                     importlib.import_module(name)
         if card:
-            with contextlib.suppress(Exception):
-                import torch
+            import torch
 
-                torch.zeros((), device="cuda")
+            torch.zeros((), device="cuda")
 
-    thread = threading.Thread(target=work, daemon=True)
+    return beside(work)
+
+
+def load_torch() -> None:
+    """The shared libraries of PyTorch under Linux, without Python's lock: its import begins with them. OSError where
+    they are others."""
+    found = importlib.util.find_spec("torch")
+    folder = Path(found.origin).parent / "lib" if found and found.origin else Path()
+    # As PyTorch itself does it.
+    ctypes.CDLL(str(folder / "libtorch_global_deps.so"), mode=ctypes.RTLD_GLOBAL)
+    ctypes.CDLL(str(folder / "libtorch.so"))
+
+
+def beside(work: Callable[[], object]) -> threading.Thread:
+    """A thread that does it. What goes wrong there goes wrong again, and is told, where it is needed."""
+
+    def quietly() -> None:
+        with contextlib.suppress(Exception):
+            work()
+
+    thread = threading.Thread(target=quietly, daemon=True)
     thread.start()
     return thread
 

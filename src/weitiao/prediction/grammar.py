@@ -73,12 +73,15 @@ class GrammarCompiler:
     def guide(self, grammars: Sequence[Grammar]) -> Grammars:
         return Grammars(lambda answer: self._makers.submit(self._matcher, grammars[answer]), self._executor)
 
+    def read_vocabulary(self) -> Any:
+        """It is read, once; the first grammar would do it."""
+        with self._reading:
+            return self._vocabulary
+
     def _matcher(self, grammar: Grammar) -> Any:
         from llguidance import LLMatcher
 
-        with self._reading:
-            vocabulary = self._vocabulary
-        matcher = LLMatcher(vocabulary, grammar.lark, log_level=0)
+        matcher = LLMatcher(self.read_vocabulary(), grammar.lark, log_level=0)
         if matcher.is_error():
             raise ModelError(f"the answer grammar cannot be compiled: {first_line(matcher.get_error())}")
         return matcher

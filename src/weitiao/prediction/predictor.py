@@ -21,10 +21,10 @@ from weitiao.data.pack import Prompt, prompt_row
 from weitiao.data.prefix import prefix_groups
 from weitiao.engine.attention_plan import choose_way
 from weitiao.engine.bare import open_bare
-from weitiao.engine.forward import Forward
+from weitiao.engine.forward import Forward, kernels_ahead
 from weitiao.engine.image_features import ImageFeatures, image_features
 from weitiao.model.adapter import open_adapter
-from weitiao.model.ahead import nothing_collected
+from weitiao.model.ahead import beside, nothing_collected
 from weitiao.model.load import choose_device, choose_dtype, load_model
 from weitiao.model.merge import Merged
 from weitiao.model.placement import place
@@ -86,9 +86,10 @@ class Predictor:
         triton: bool = True,
         cuda_graphs: bool = True,
         images: ImageFeatures | None = None,
+        grammars: GrammarCompiler | None = None,
     ) -> None:
         """model: a PeftModel, `Bare` or `Merged`. budget: most tokens of a decoded answer. images: for a model that
-        reads them."""
+        reads them. grammars: for the encoder's tokenizer, if there is one already."""
         self.task, self.encoder, self.model = task, encoder, model
         base = model.get_base_model()
         weight = base.get_output_embeddings().weight
@@ -96,7 +97,7 @@ class Predictor:
         self.batch_tokens = batch_tokens or _batch_tokens(weight.device)
         chat = encoder.chat
         self._labels = LabelScorer(self.forward, chat, self.batch_tokens)
-        self._grammars = GrammarCompiler(chat.tokenizer, weight.shape[0], chat.stop)
+        self._grammars = grammars or GrammarCompiler(chat.tokenizer, weight.shape[0], chat.stop)
         self._decoder = Decoder(self.forward, chat.stop, budget, cuda_graphs)
         self._places = TokenPlaces(chat.tokenizer.decode)
         self.columns: Mapping[str, str] = {}
@@ -114,14 +115,25 @@ class Predictor:
         wanted = (folder.told.base.quantization or "auto") if where.type == "cuda" else "one"
         kind = place(wanted, folder.base.folder, where, type_).kind
         quick = folder.outline if kind == "one" and not merging else None
-        model = open_bare(quick, where, type_) if quick else None
+        model = grammars = None
+        if quick:
+            chat = folder.encoder.chat
+            grammars = GrammarCompiler(chat.tokenizer, quick.config["vocab_size"], chat.stop)
+            # Reading weights leaves Python's lock to others.
+            ready = beside(partial(_make_ready, where, None if folder.task.lists_labels else grammars))
+            try:
+                model = open_bare(quick, where, type_)
+            finally:
+                ready.join()
         if model is None:
             base = load_model(folder.base.folder, where, type_, kind)
             model = open_adapter(base, folder.path).eval()
-        return cls.around(folder, model)
+        return cls.around(folder, model, grammars=grammars)
 
     @classmethod
-    def around(cls, folder: AdapterFolder, model: Any, image_cache_gib: float = 20) -> Predictor:
+    def around(
+        cls, folder: AdapterFolder, model: Any, image_cache_gib: float = 20, grammars: GrammarCompiler | None = None
+    ) -> Predictor:
         """A model in memory, with its adapter apart or folded in. image_cache_gib: 0 keeps no features of images."""
         base = model.get_base_model()
         if isinstance(model, Merged) and any("visual" in name.split(".") for name in model.layers):
@@ -132,6 +144,7 @@ class Predictor:
             model,
             budget=folder.told.max_answer_tokens,
             images=image_features(base, folder.base.folder, folder.told.base.cache_dir, image_cache_gib),
+            grammars=grammars,
         )
         found.columns = folder.told.columns
         found.temperature, found.thresholds = folder.told.temperature, folder.told.thresholds
@@ -297,6 +310,14 @@ def _blocks(examples: Sequence[Example]) -> Iterator[Sequence[Example]]:
     while start < len(examples):
         yield examples[start : start + size]
         start, size = start + size, min(2 * size, AHEAD)
+
+
+def _make_ready(device: torch.device, grammars: GrammarCompiler | None) -> None:
+    """What a first answer needs besides weights; grammars: where answers are written."""
+    if grammars is not None:
+        grammars.read_vocabulary()
+    if device.type == "cuda":
+        kernels_ahead()
 
 
 def _batch_tokens(device: torch.device) -> int:
