@@ -63,10 +63,6 @@ def predict(
     ] = "exact",
 ) -> None:
     """Answer rows with a run's adapter, few of them in memory. The same command goes on with an unfinished file."""
-    from weitiao.model.ahead import beside, load_torch
-
-    if run.is_dir():
-        beside(load_torch)
     from weitiao.prediction.files import predict_file
     from weitiao.tracking.screen import Screen
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
-import importlib.util
+import importlib
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,16 +41,6 @@ def import_ahead(modules: tuple[str, ...], card: bool = False) -> threading.Thre
             torch.zeros((), device="cuda")
 
     return beside(work)
-
-
-def load_torch() -> None:
-    """The shared libraries of PyTorch under Linux, without Python's lock: its import begins with them. OSError where
-    they are others."""
-    found = importlib.util.find_spec("torch")
-    folder = Path(found.origin).parent / "lib" if found and found.origin else Path()
-    # As PyTorch itself does it.
-    ctypes.CDLL(str(folder / "libtorch_global_deps.so"), mode=ctypes.RTLD_GLOBAL)
-    ctypes.CDLL(str(folder / "libtorch.so"))
 
 
 def beside(work: Callable[[], object]) -> threading.Thread:
