@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from weitiao.families.base import model_config
+
 FOR_TRAINING = ("weitiao.training.parts", "weitiao.model.load", "weitiao.prediction.evaluate")
 FOR_PREDICTION = ("weitiao.prediction.predictor",)
 FOR_A_MODEL = ("transformers.models.auto.modeling_auto", "transformers.models.{0}.modeling_{0}")
@@ -21,8 +23,6 @@ def libraries_ahead(modules: tuple[str, ...], folder: Path, device: str) -> thre
 
     folder: of the model. device: `model.device`.
     """
-    from weitiao.families.base import model_config
-
     kind = str(model_config(folder).get("model_type"))
     return import_ahead((*modules, *(name.format(kind) for name in FOR_A_MODEL)), device in ("auto", "cuda"))
 
