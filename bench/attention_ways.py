@@ -160,6 +160,8 @@ def flex(device: torch.device, prefix: int, lengths: Sequence[int], heads: Heads
         return (k < prefix) | ((own >= 0) & (own <= q) & same)
 
     mask = create_block_mask(seen, len(lines), None, FLEX_ROW, prefix + FLEX_ROW, device=device)
+    # Each layout is a build of its own; beyond eight of them the plain operations would be measured.
+    torch._dynamo.config.recompile_limit = 64
     compiled = torch.compile(flex_attention, dynamic=False)
 
     def way(qkv: torch.Tensor) -> torch.Tensor:
