@@ -7,38 +7,93 @@ from __future__ import annotations
 import inspect
 from collections.abc import Sequence
 from functools import cache, cached_property
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
 from weitiao.engine.grouped import grouped_bias, grouped_sdpa
 
 Parents = Sequence[Sequence[int] | None]
+LONGER = 1.5
+"""Times as long as its shortest row a group's longest may be: each is computed as if it were the longest."""
 
 
 class Rows:
-    """Every row a batch entry: prefix K/V expanded, own K/V gathered, one bottom-right causal mask."""
+    """Every row a batch entry, with rows of about its length: prefix K/V expanded, own K/V gathered, one bottom-right
+    causal mask."""
 
     def __init__(self, prefix: int, lengths: Sequence[int], parents: Parents, device: torch.device) -> None:
         self.prefix, self.lengths, self.parents, self.device = prefix, lengths, parents, device
-        self._bias: dict[tuple[str, torch.dtype], torch.Tensor] = {}
+        self._prefix_bias: dict[torch.dtype, torch.Tensor] = {}
 
     def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-        groups, dtype = query.shape[1] // key.shape[1], query.dtype
-        own = grouped_sdpa(
-            self._gather(query),
-            self._with_prefix(key),
-            self._with_prefix(value),
-            self._own_bias(dtype, groups),
-            scaling,
-        )
-        own = own.transpose(1, 2).flatten(0, 1)[self._valid]
+        own = [alike(query, key, value, scaling) for alike in self._alike]
+        out = torch.cat(own)[self._order] if len(own) > 1 else own[0]
         if not self.prefix:
-            return own[None]
+            return out[None]
         q, k, v = (x[:, :, : self.prefix] for x in (query, key, value))
-        shared = grouped_sdpa(q, k, v, self._prefix_bias(dtype, groups), scaling)
-        return torch.cat([shared.transpose(1, 2), own[None]], dim=1)
+        if query.dtype not in self._prefix_bias:
+            seen = torch.ones(self.prefix, self.prefix, dtype=torch.bool).tril()
+            bias = grouped_bias(seen, query.dtype, query.shape[1] // key.shape[1])
+            self._prefix_bias[query.dtype] = bias.to(self.device)
+        shared = grouped_sdpa(q, k, v, self._prefix_bias[query.dtype], scaling)
+        return torch.cat([shared.transpose(1, 2), out[None]], dim=1)
+
+    @cached_property
+    def _alike(self) -> list[_Alike]:
+        starts = [self.prefix + before for before in accumulate(self.lengths, initial=0)]
+        return [
+            _Alike(
+                self.prefix,
+                [starts[i] for i in rows],
+                [self.lengths[i] for i in rows],
+                [self.parents[i] for i in rows],
+                self.device,
+            )
+            for rows in of_one_length(self.lengths)
+        ]
+
+    @cached_property
+    def _order(self) -> torch.Tensor:
+        """Where the pack's tokens behind the prefix are in what the groups give, one behind the other."""
+        return torch.cat([alike.places for alike in self._alike]).argsort().to(self.device)
+
+
+def of_one_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Indices of rows in groups, the longest first, none shorter than its group's longest by more than `LONGER`."""
+    groups: list[list[int]] = []
+    for at in sorted(range(len(lengths)), key=lambda at: -lengths[at]):
+        if not groups or lengths[groups[-1][0]] > LONGER * lengths[at]:
+            groups.append([])
+        groups[-1].append(at)
+    return groups
+
+
+class _Alike:
+    """Rows of about the same length. starts: of each in the pack, whose tokens lie one behind the other."""
+
+    def __init__(
+        self, prefix: int, starts: Sequence[int], lengths: Sequence[int], parents: Parents, device: torch.device
+    ) -> None:
+        self.prefix, self.lengths, self.parents, self.device = prefix, lengths, parents, device
+        width = max(lengths)
+        index = torch.zeros(len(lengths), width, dtype=torch.long)
+        for at, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+            index[at, :length] = torch.arange(start, start + length)
+        valid = torch.arange(width) < torch.tensor(lengths)[:, None]
+        self.places = index[valid]
+        """In the pack, of the tokens that come out."""
+        self._index, self._valid = index.to(device), valid.flatten().nonzero()[:, 0].to(device)
+        self._bias: dict[torch.dtype, torch.Tensor] = {}
+
+    def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
+        """[tokens, H, D] of these rows."""
+        bias = self._own_bias(query.dtype, query.shape[1] // key.shape[1])
+        out = grouped_sdpa(self._gather(query), self._with_prefix(key), self._with_prefix(value), bias, scaling)
+        return out.transpose(1, 2).flatten(0, 1)[self._valid]
 
     def _gather(self, x: torch.Tensor) -> torch.Tensor:
         """[1, H, T, D] → the rows' own tokens [R, H, S, D], padded with some token that nobody sees."""
@@ -50,42 +105,19 @@ class Rows:
         shared = x[:, :, : self.prefix].expand(own.shape[0], -1, -1, -1)
         return torch.cat([shared, own], dim=2)
 
-    @cached_property
-    def _index(self) -> torch.Tensor:
-        """[R, S] → place of each row's tokens in the pack."""
-        index = torch.zeros(len(self.lengths), max(self.lengths), dtype=torch.long)
-        start = self.prefix
-        for at, length in enumerate(self.lengths):
-            index[at, :length] = torch.arange(start, start + length)
-            start += length
-        return index.to(self.device)
-
-    @cached_property
-    def _valid(self) -> torch.Tensor:
-        """Places in the flattened [R × S] that hold a token, in the pack's order."""
-        width = max(self.lengths)
-        places = [torch.arange(at * width, at * width + length) for at, length in enumerate(self.lengths)]
-        return torch.cat(places).to(self.device)
-
     def _own_bias(self, dtype: torch.dtype, groups: int) -> torch.Tensor:
         """[groups × S, prefix + S], or [R, 1, groups × S, prefix + S] with trees; 0 where a token may look.
 
         Padding needs no mask of its own: it stands behind every token of its row.
         """
-        if ("own", dtype) not in self._bias:
+        if dtype not in self._bias:
             width = max(self.lengths)
             own = torch.ones(width, width, dtype=torch.bool).tril()
             if any(parents is not None for parents in self.parents):
                 own = torch.stack([_tree_mask(parents, width) for parents in self.parents])[:, None]
             seen = torch.ones(*own.shape[:-1], self.prefix, dtype=torch.bool)
-            self._bias["own", dtype] = grouped_bias(torch.cat([seen, own], dim=-1), dtype, groups).to(self.device)
-        return self._bias["own", dtype]
-
-    def _prefix_bias(self, dtype: torch.dtype, groups: int) -> torch.Tensor:
-        if ("prefix", dtype) not in self._bias:
-            seen = torch.ones(self.prefix, self.prefix, dtype=torch.bool).tril()
-            self._bias["prefix", dtype] = grouped_bias(seen, dtype, groups).to(self.device)
-        return self._bias["prefix", dtype]
+            self._bias[dtype] = grouped_bias(torch.cat([seen, own], dim=-1), dtype, groups).to(self.device)
+        return self._bias[dtype]
 
 
 class Varlen:
@@ -172,11 +204,14 @@ def _repeat(x: torch.Tensor, groups: int) -> torch.Tensor:
 
 def _tree_mask(parents: Sequence[int] | None, width: int) -> torch.Tensor:
     """bool [width, width]: each token sees its ancestors and itself; padding sees everything before it."""
-    mask = torch.ones(width, width, dtype=torch.bool).tril()
-    for at, parent in enumerate(parents or ()):
-        mask[at] = mask[parent] if parent >= 0 else False
+    mask = np.tri(width, dtype=bool)
+    after = list(parents or ())
+    # Up to the first branch, a token's ancestors are all that stand before it.
+    branch = next((at for at, parent in enumerate(after) if parent != at - 1), len(after))
+    for at in range(branch, len(after)):
+        mask[at] = mask[after[at]] if after[at] >= 0 else False
         mask[at, at] = True
-    return mask
+    return torch.from_numpy(mask)
 
 
 def _starts(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
