@@ -169,7 +169,7 @@ class EvaluationSection(Section):
     bootstrap: int = Field(1000, ge=100)
     """Resamples of the rows for the 95 % intervals."""
     batch_tokens: int | None = Field(None, ge=256)
-    """Tokens that one prediction batch may hold. Left out: 16,384 on a card, 4,096 without one."""
+    """Tokens that one prediction batch may hold. Left out: 16,384 on a card, 2,048 without one."""
 
 
 class EngineSection(Section):

@@ -44,7 +44,7 @@ from weitiao.tasks.base import Example, Task
 from weitiao.tracking.screen import Screen
 from weitiao.types import Choice, Constraint, Encoded, Grammar, Prediction, Row
 
-BATCH_TOKENS = {"cuda": 16_384, "cpu": 4096}
+BATCH_TOKENS = {"cuda": 16_384, "cpu": 2048}
 """Tokens of a prediction batch, unless the config says otherwise."""
 LARGE = 40 * 2**30
 """Bytes of a card on which twice as many are computed at once: the host has half as many kernels to start."""
