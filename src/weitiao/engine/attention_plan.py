@@ -2,7 +2,8 @@
 
 Each token of a row sees the shared prefix and its own row up to itself; in a tree of answers it sees its ancestors.
 
-    rows     every row a batch entry: prefix K/V expanded, own K/V gathered, one bottom-right causal mask. Any device.
+    rows     every row a batch entry, with rows of about its length: prefix K/V expanded, own K/V gathered, one
+             bottom-right causal mask. Any device.
     varlen   torch's variable-length kernel over gathered [prefix | row] K/V. CUDA, 16-bit.
     split    kernels of our own, or rows and prefix apart (`split_attention`), by layers of our own only; elsewhere as
              `varlen`, or in float32 and with trees as `rows`. CUDA.
