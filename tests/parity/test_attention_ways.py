@@ -54,6 +54,7 @@ def test_the_order_of_rows_matters() -> None:
 @given(st.lists(st.integers(1, 300), max_size=40))
 def test_groups_hold_rows_of_one_length(lengths: list[int]) -> None:
     groups = of_one_length(lengths)
+    assert all(group == sorted(group) for group in groups)
     assert sorted(at for group in groups for at in group) == list(range(len(lengths)))
     for group in groups:
         members = [lengths[at] for at in group]

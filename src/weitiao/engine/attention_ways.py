@@ -63,13 +63,13 @@ class Rows:
 
 
 def of_one_length(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices of rows in groups, the longest first, none shorter than its group's longest by more than `LONGER`."""
+    """Indices of rows in groups, each in order; a group's longest row is at most `LONGER` times its shortest."""
     groups: list[list[int]] = []
     for at in sorted(range(len(lengths)), key=lambda at: -lengths[at]):
         if not groups or lengths[groups[-1][0]] > LONGER * lengths[at]:
             groups.append([])
         groups[-1].append(at)
-    return groups
+    return [sorted(group) for group in groups]
 
 
 class _Alike:
