@@ -110,6 +110,9 @@ def _rest_of_random(asked: Namespace) -> Iterable[Measurement]:
     how = ["--device", "cpu", "--shape", "tiny", "--rows", "32"] if asked.tiny else []
     waits = (PYTHON, str(HERE / "decode_waits.py"), *how)
     yield Measurement("decode-waits", waits, 90, 180, "7: entities, what the host waits for")
+    how = ["--device", "cpu", "--rows", "256"] if asked.tiny else []
+    bits = (PYTHON, str(HERE / "same_bits.py"), *how)
+    yield Measurement("same-bits", bits, 15, 60, "7: one row against a batch, where bits change")
 
 
 def _real_weights(asked: Namespace) -> Iterable[Measurement]:
