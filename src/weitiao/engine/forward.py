@@ -160,11 +160,8 @@ def _kernels(triton: bool, device: torch.device) -> ModuleType:
 
 def kernels_ahead() -> None:
     """Triton's kernels are imported, and Triton hashes itself for the names of built ones: half a second each."""
-    from triton.runtime.cache import triton_key
-
-    from weitiao.engine import kernels as kernels
-
-    triton_key()
+    importlib.import_module("weitiao.engine.kernels")
+    importlib.import_module("triton.runtime.cache").triton_key()
 
 
 def _padding_mask(batch: Batch) -> torch.Tensor:

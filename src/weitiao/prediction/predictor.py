@@ -134,7 +134,8 @@ class Predictor:
     def around(
         cls, folder: AdapterFolder, model: Any, image_cache_gib: float = 20, grammars: GrammarCompiler | None = None
     ) -> Predictor:
-        """A model in memory, with its adapter apart or folded in. image_cache_gib: 0 keeps no features of images."""
+        """A model in memory, with its adapter apart or folded in. image_cache_gib: 0 keeps no features of images.
+        grammars: as in `Predictor`."""
         base = model.get_base_model()
         if isinstance(model, Merged) and any("visual" in name.split(".") for name in model.layers):
             image_cache_gib = 0  # the folder's tower gives others
