@@ -4,8 +4,8 @@
 
 `same`: of the first --plain rows, the share whose answer is the plain path's (transformers' own layers, one row at a
 time, each label by itself). `flipped`: of --alone rows, the share that is another when a row is answered alone and with
-63 others. `gap`: the largest difference between log-probabilities of equal answers, in nats. `rows_per_second`: of the
-second pass over all rows. Prints one line of JSON.
+63 others. `gap` and `alone_gap`: the largest difference between log-probabilities of equal answers, in nats, from the
+plain path's and from those alone. `rows_per_second`: of the second pass over all rows. Prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -52,7 +52,10 @@ def told(run: Path, data: str, rows: int, alone: int, plain: int, dtype: str) ->
     begin = time.perf_counter()
     whole = ours.answer(examples)
     seconds = time.perf_counter() - begin
-    single, together = answered(ours, examples[:alone], 1), answered(ours, examples[:alone], TOGETHER)
+    begin = time.perf_counter()
+    single = answered(ours, examples[:alone], 1)
+    alone_seconds = time.perf_counter() - begin
+    together = answered(ours, examples[:alone], TOGETHER)
     device = choose_device("auto")
     base = load_model(folder.base.folder, device, choose_dtype(dtype, device), "one")
     model = open_adapter(base, folder.path).eval()
@@ -78,6 +81,8 @@ def told(run: Path, data: str, rows: int, alone: int, plain: int, dtype: str) ->
         "gap": gap(expected, whole[:plain]),
         "alone_rows": len(single),
         "flipped": 1 - share_equal(single, together),
+        "alone_gap": gap(single, together),
+        "seconds_each_alone": alone_seconds / max(1, len(single)),
         "others": [[a.text, b.text] for a, b in zip(expected, whole, strict=False) if a.text != b.text],
         "measured": {name: value for name, value in measured.items() if isinstance(value, float)},
     }

@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weitiao.data.pack import PackRow, bins, even_bins, pack, samples_of_step, steps_per_epoch, training_row
+from weitiao.data.pack import (
+    Pack,
+    PackRow,
+    bins,
+    even_bins,
+    filled,
+    pack,
+    samples_of_step,
+    steps_per_epoch,
+    training_row,
+)
 from weitiao.types import Encoded
 
 sizes = st.lists(st.integers(1, 40), max_size=30)
@@ -95,3 +105,19 @@ def test_a_training_row_gives_its_example_back(prompt, answer, data):
 @pytest.mark.parametrize(("count", "size", "steps"), [(1, 16, 1), (16, 16, 1), (17, 16, 2), (32, 16, 2)])
 def test_steps_per_epoch(count, size, steps):
     assert steps_per_epoch(count, size) == steps
+
+
+@given(sizes.filter(bool), st.integers(0, 20), st.integers(0, 300), st.data())
+def test_a_pack_is_filled_behind_its_rows(lengths, prefix, least, data):
+    rows = tuple(
+        PackRow((i,) * length, tuple(range(data.draw(st.integers(0, length))))) for i, length in enumerate(lengths)
+    )
+    pack = Pack(tuple(range(prefix)), rows)
+    more = filled(pack, least)
+    reads = [sum(len(row.keep) for row in one.rows) for one in (pack, more)]
+    assert more.rows[: len(rows)] == rows
+    assert more.prefix == pack.prefix
+    assert more.tokens >= least
+    assert reads[1] == max(reads[0], least)
+    assert more.tokens <= max(pack.tokens + 1, least)
+    assert all(0 <= at < len(row.ids) for row in more.rows for at in row.keep)

@@ -16,7 +16,7 @@ from triton.compiler import ASTSource, compile
 from weitiao.engine import build, kernels
 
 TYPES = {torch.bfloat16: "*bf16", torch.float32: "*fp32", torch.int32: "*i32", torch.int64: "*i64"}
-INNER = ("_tile", "_scores", "weighed", "_of_scores", "_of_keys", "stays", "_mixed", "_log_sum")
+INNER = ("_tile", "_scores", "weighed", "_of_scores", "_of_keys", "_keys", "_word", "stays", "_mixed", "_log_sum")
 """Those that other kernels call."""
 found: dict[str, tuple[int, int]] = {}
 

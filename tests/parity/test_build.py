@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 
 VARYING = {"rows", "prefix", "total", "place", "place_of_mask", "limit", "new", "scrap"}
 """Numbers that kernels are not built anew for (`do_not_specialize`)."""
-INNER = ("_tile", "_scores", "weighed", "_of_scores", "_of_keys", "stays", "_mixed", "_log_sum")
+INNER = ("_tile", "_scores", "weighed", "_of_scores", "_of_keys", "_keys", "_word", "stays", "_mixed", "_log_sum")
 """Those that other kernels call."""
 Call = tuple[object, ...]
 

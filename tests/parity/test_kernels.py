@@ -77,6 +77,18 @@ def test_swiglu(draw, rows: int, inner: int) -> None:
     assert_same(wanted, leaf.grad)
 
 
+@pytest.mark.parametrize(("rows", "width", "pad"), [(1, 40, 16), (37, 600, 48), (5, 300, 192), (20, 40, 768)])
+def test_low_rank(draw, rows: int, width: int, pad: int) -> None:
+    x, a = gapped(draw(rows, width).half()), draw(pad, width).half()
+    found, wanted = (torch.full((rows, pad + 3), 9.0).half().to(DEVICE) for _ in range(2))
+    for module, out in ((kernels, found), (plain, wanted)):
+        module.low_rank_(x, a, out[:, :pad])
+    torch.testing.assert_close(found, wanted, rtol=2**-9, atol=2e-2)
+    alone = torch.empty(1, pad, dtype=torch.float16, device=DEVICE)
+    kernels.low_rank_(x[-1:], a, alone)
+    assert pad > 512 or torch.equal(alone[0], found[-1, :pad])
+
+
 @pytest.mark.parametrize(("rows", "inner"), [(3, 20), (1030, 130)])
 @pytest.mark.parametrize("up", [0, 4])
 def test_gradient_of_the_mlp(draw, rows: int, inner: int, up: int) -> None:
@@ -334,6 +346,29 @@ def test_a_chain_is_a_row(draw, prefix: int) -> None:
     found = kernels.row_attention.forward(qkv, *told, chains.trees.to(DEVICE))
     for ours, theirs in zip(found, kernels.row_attention.forward(qkv, *told), strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("step", [16, 64])
+@pytest.mark.parametrize("tree", [False, True])
+def test_a_row_does_not_tell_what_it_shares(draw, tree: bool, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit: alone or beside others, all of it its own or the greater part a prefix."""
+    monkeypatch.setattr(kernels.row_attention, "tile", lambda dtype: (step, 4))
+    whole, other = draw(200, 4 * 16), draw(30, 4 * 16)
+
+    def answered(prefix: int, beside: bool) -> torch.Tensor:
+        lengths, qkv = [len(whole) - prefix], whole
+        if beside:
+            lengths, qkv = [30, *lengths], torch.cat([whole[:prefix], other, whole[prefix:]])
+        # Behind place 149 two branches of 25 tokens.
+        parents = [tuple(at - 1 if at != 175 - prefix else 149 - prefix for at in range(n)) for n in lengths]
+        layout = split_layout(prefix, lengths, parents=parents if tree else ())
+        trees = None if layout.trees is None else layout.trees.to(DEVICE)
+        return kernels.row_attention.forward(qkv, layout.blocks.to(DEVICE), prefix, (2, 1, 16), 0.3, 0, trees)[0][-50:]
+
+    alone = answered(0, False)
+    for prefix in (1, 35, 64, 100, 149):
+        for beside in (False, True):
+            assert torch.equal(answered(prefix, beside), alone), (prefix, beside)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

@@ -97,12 +97,18 @@ def test_labels_begin_alike(setup: Setup) -> None:
     assert {len(tokens) for tokens in ids.values()} > {1, 2}
 
 
-@pytest.mark.parametrize("batch_tokens", [4096, 128, 60, 1], ids=lambda n: f"batch_tokens={n}")
-def test_every_label(setup: Setup, batch_tokens: int) -> None:
-    """In one pass, and with the rows in several packs and the labels of a row in several rows."""
+@pytest.mark.parametrize(
+    ("batch_tokens", "least"),
+    [(4096, 0), (128, 0), (60, 0), (1, 0), (4096, 200), (60, 200)],
+    ids=lambda n: str(n),
+)
+def test_every_label(setup: Setup, batch_tokens: int, least: int) -> None:
+    """In one pass, and with the rows in several packs and the labels of a row in several rows; and with packs that are
+    filled up, as on a card."""
     prefix, asked = prompts()
     passes = []
     scorer = setup.scorer(batch_tokens)
+    scorer.forward.least = least
     hidden = scorer.forward.hidden
     scorer.forward.hidden = lambda batch: passes.append(batch) or hidden(batch)  # type: ignore[method-assign, func-returns-value]
     done: list[int] = []
@@ -112,6 +118,7 @@ def test_every_label(setup: Setup, batch_tokens: int) -> None:
         assert np.abs(row - wanted).max() <= NATS
     assert sum(done) == len(asked)
     assert (len(passes) == 1) == (batch_tokens == 4096)
+    assert min(min(batch.input_ids.numel(), len(batch.keep)) for batch in passes) >= least
     if batch_tokens == 1:
         assert len(passes) == len(asked) * len(LABELS)
 

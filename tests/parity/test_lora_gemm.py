@@ -151,7 +151,7 @@ def test_an_mlp_by_finite_differences(rate: float, again: bool, sizes: tuple[int
 
     def computed(x: torch.Tensor, *parts: torch.Tensor) -> torch.Tensor:
         refresh()
-        return FoldedMlp.apply(nn.functional.pad(x, (0, gate_up.pad)), gate_up, down, again, plain, *parts)
+        return FoldedMlp.apply(nn.functional.pad(x, (0, gate_up.pad)), gate_up, down, again, plain, True, *parts)
 
     x = torch.randn(7, 5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(computed, [x, *parts])

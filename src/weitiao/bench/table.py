@@ -49,7 +49,7 @@ def predict_tables(found: Mapping[str, Any]) -> Group:
 
 def _of_predictions(row: Row) -> list[str]:
     return [
-        f"{_short(row['samples_per_second'])}\n{_short(row['low'])}–{_short(row['high'])}",
+        f"{_short(row['samples_per_second'])}\n{_range(row['low'], row['high'])}",
         "—" if row["ratio"] is None else _short(row["ratio"]),
         _short(row["answer_tokens_per_second"]),
         "—" if row["peak_gib"] is None else f"{row['peak_gib']:.2f}",
@@ -93,7 +93,7 @@ def _table(title: str, columns: Sequence[str], rows: Sequence[Row], cells: Calla
 
 def _of_steps(row: Row) -> list[str]:
     return [
-        f"{_short(row['samples_per_second'])}\n{_short(row['low'])}–{_short(row['high'])}",
+        f"{_short(row['samples_per_second'])}\n{_range(row['low'], row['high'])}",
         f"{row['tokens_per_second']:,.0f}",
         f"{_short(row['useful_tflops'])}\n{row['gemm_share']:.0%}",
         "—" if row["peak_gib"] is None else f"{row['peak_gib']:.1f}",
@@ -118,6 +118,12 @@ def _lines(rows: Sequence[Row]) -> Text:
     ]
     absent = [f"{row['system']}: {row['note']}" for row in rows if row["note"] is not None]
     return Text("\n".join([*(["loss of the first steps", *losses] if losses else []), *absent, ""]))
+
+
+def _range(low: float, high: float) -> str:
+    """In two lines where one would push other columns off a terminal."""
+    whole = f"{_short(low)}–{_short(high)}"
+    return whole if len(whole) <= 9 else whole.replace("–", "–\n")
 
 
 def _short(value: float) -> str:

@@ -185,7 +185,7 @@ class EngineSection(Section):
     """On a card, start a training step of `fast_layer` as a whole, not kernel by kernel."""
     tokens_per_pack: int | None = Field(None, ge=256)
     """Most tokens that one pack may hold; a single longer example gets a pack of its own. Left out: as many as the
-    card's memory allows, at most 32,768; 4,096 without a card."""
+    card's memory allows, at most 65,536; 4,096 without a card."""
     image_cache_gib: float = Field(20, ge=0, allow_inf_nan=False)
     """GiB of disk for the features of images that a frozen vision tower gave; those not used for longest go first.
     0: none are kept, and they are computed anew each time."""

@@ -103,6 +103,15 @@ def pack(prefix: Sequence[int], rows: Sequence[PackRow], tokens_per_pack: int) -
     return [(Pack(tuple(prefix), tuple(rows[i] for i in members)), members) for members in grouped]
 
 
+def filled(pack: Pack, least: int) -> Pack:
+    """The same with a row behind it, if need be, so that there are at least so many tokens and so many reads."""
+    reads = max(0, least - sum(len(row.keep) for row in pack.rows))
+    tokens = max(1 if reads else 0, least - pack.tokens)
+    if tokens <= 0:
+        return pack
+    return replace(pack, rows=(*pack.rows, PackRow((0,) * tokens, tuple(at % tokens for at in range(reads)))))
+
+
 def training_row(encoded: Encoded, prefix_length: int) -> PackRow:
     """Row of an encoded example: each answer token is read at the token before it; the last token is only a label."""
     own = encoded.ids[prefix_length:-1]

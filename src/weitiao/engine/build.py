@@ -197,6 +197,8 @@ def build_answers(d: Dimensions, device: str = "cuda") -> None:
         places, slots = (some(*size, dtype=torch.long) for size in ((TOKENS // new, new), (TOKENS // new,)))
         kernels.slot_attention.keep(heads, table, table, d.interleaved, places, slots, keys, values)
         kernels.slot_attention.attend(heads, places, slots, keys, values, 1.0, pad)
+    for columns in {pad, padded(3 * d.rank), padded((1 if d.fused else 2) * d.rank)}:
+        kernels.low_rank_(some(2, d.hidden), some(columns, d.hidden), some(2, columns))
     kernels.log_sums(some(2, d.vocabulary))
     kernels.chosen(some(2, d.vocabulary), some(2, -(-d.vocabulary // 32), dtype=torch.int32))
 

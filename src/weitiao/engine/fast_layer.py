@@ -170,8 +170,8 @@ class _Layer:
     def _mlp(self, normed: torch.Tensor, part: Callable[..., torch.Tensor]) -> torch.Tensor:
         if foldable(self.gate_up, self.down):
             parts = *self.gate_up.parts, *self.down.parts
-            again = part is not _once
-            return FoldedMlp.apply(normed, self.gate_up, self.down, again, self.kernels, *parts)  # type: ignore[no-any-return]
+            how = part is not _once, self.kernels, torch.is_grad_enabled()
+            return FoldedMlp.apply(normed, self.gate_up, self.down, *how, *parts)  # type: ignore[no-any-return]
         return self.down(part(self._gated, normed))
 
     def _gated(self, normed: torch.Tensor) -> torch.Tensor:

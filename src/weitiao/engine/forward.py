@@ -17,9 +17,12 @@ from weitiao.engine.attention_plan import NAME, AttentionPlan, Way, register
 from weitiao.engine.fast_layer import FastDecoder, unfit
 from weitiao.engine.image_features import ImageFeatures
 from weitiao.engine.slots import SlotCache, SlotPlan
-from weitiao.engine.split_attention import POWERS
+from weitiao.engine.split_attention import HALF, POWERS
 from weitiao.engine.supervised_loss import answer_loss
 from weitiao.types import PlacedImage
+
+WHOLE = 1024
+"""Rows from which on no product of 16 bits splits its sums on an H200 (`bench/same_bits.py`); 700 are enough there."""
 
 
 class Forward:
@@ -47,6 +50,9 @@ class Forward:
         self.kernels = _kernels(triton and not spread, self.device)
         self.slow_because = unfit(self.body) if fast else None
         self.fast = FastDecoder(self.body, self.kernels) if fast and not self.slow_because else None
+        half = self.head.weight.dtype in HALF and self.kernels is not plain
+        self.least = WHOLE if self.fast is not None and half else 0
+        """Tokens of a pack, and reads, from which on a row gets the same bits whoever else is there."""
 
     @property
     def slot_kernels(self) -> ModuleType | None:

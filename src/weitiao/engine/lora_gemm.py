@@ -84,7 +84,7 @@ class LoraGroup:
         """x [T, in + pad], whose last columns are written → [T, sum of out], one layer's output behind the other's."""
         if not self.adapted:
             return F.linear(x[:, : self.width], self.buffer[:, : self.width], self.bias)
-        return _Folded.apply(x, self, self.rate, *self.parts)  # type: ignore[no-any-return]
+        return _Folded.apply(x, self, self.rate, torch.is_grad_enabled(), *self.parts)  # type: ignore[no-any-return]
 
     @property
     def rate(self) -> float:
@@ -97,6 +97,16 @@ class LoraGroup:
         rate = self.rate if rate is None else rate
         values = x[:, : self.width]
         return self.kernels.dropped(values, rate, self.seed, self.place) if rate else values
+
+    def write_inner_(self, x: torch.Tensor, rate: float, trained: bool) -> None:
+        """x Aᵀ into the last columns of x [T, in + pad]. trained: as fast as may be; else with the same bits for a row
+        whoever else is in x."""
+        # By `data`: whoever keeps x for its gradient has no part in these columns.
+        seen, inner = self.seen(x, rate), x.data[:, self.width :]
+        if trained:
+            torch.mm(seen, self.a.T, out=inner)
+        else:
+            self.kernels.low_rank_(seen, self.a, inner)
 
     def add_share_(self, g: torch.Tensor, rate: float) -> None:
         """Add to the gradient of x, in g [T, in + pad], the adapters' share, of which the last columns are x Aᵀ's."""
@@ -154,10 +164,11 @@ def adapters_copied(groups: Sequence[LoraGroup], kernels: ModuleType) -> Callabl
 
 class _Folded(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, group: LoraGroup, rate: float, *parts: torch.Tensor) -> torch.Tensor:
-        """parts: A and B of each adapter, which get the gradients."""
-        # By `data`: whoever keeps x for its gradient has no part in these columns.
-        torch.mm(group.seen(x, rate), group.a.T, out=x.data[:, group.width :])
+    def forward(
+        ctx: Any, x: torch.Tensor, group: LoraGroup, rate: float, trained: bool, *parts: torch.Tensor
+    ) -> torch.Tensor:
+        """parts: A and B of each adapter, which get the gradients. trained: whether they are wanted."""
+        group.write_inner_(x, rate, trained)
         ctx.save_for_backward(x)
         ctx.group, ctx.rate, ctx.dtype = group, rate, parts[0].dtype
         return F.linear(x, group.buffer, group.bias)
@@ -179,7 +190,7 @@ class _Folded(torch.autograd.Function):
         g_b = [_product(g[:, rows].T, inner[:, group.columns(at)], ctx.dtype) for at, rows in enumerate(group.rows)]
         if wanted:
             group.add_share_(whole, ctx.rate)
-        return whole if wanted else None, None, None, *g_a.chunk(count), *g_b
+        return whole if wanted else None, *[None] * 3, *g_a.chunk(count), *g_b
 
 
 class FoldedMlp(torch.autograd.Function):
@@ -197,15 +208,16 @@ class FoldedMlp(torch.autograd.Function):
         down: LoraGroup,
         again: bool,
         kernels: ModuleType,
+        trained: bool,
         *parts: torch.Tensor,
     ) -> torch.Tensor:
-        """parts: of gate and up, then of down."""
-        torch.mm(gate_up.seen(x), gate_up.a.T, out=x.data[:, gate_up.width :])
+        """parts: of gate and up, then of down. trained: whether gradients are wanted."""
+        gate_up.write_inner_(x, gate_up.rate, trained)
         both = F.linear(x, gate_up.buffer, gate_up.bias)
         gated = kernels.swiglu(both, down.pad)
-        inner = gated[:, down.width :]
-        torch.mm(down.seen(gated), down.a.T, out=inner)
-        ctx.save_for_backward(x, None if again else both, inner.clone())
+        down.write_inner_(gated, down.rate, trained)
+        if trained:
+            ctx.save_for_backward(x, None if again else both, gated[:, down.width :].clone())
         ctx.groups, ctx.kernels, ctx.dtype = (gate_up, down), kernels, parts[0].dtype
         ctx.rates = gate_up.rate, down.rate
         return F.linear(gated, down.buffer, down.bias)
@@ -232,7 +244,7 @@ class FoldedMlp(torch.autograd.Function):
         gate_up.add_share_(whole, ctx.rates[0])
         g_b = g_b.to(ctx.dtype)
         pieces = [g_b.flatten(0, 1)] if up == 0 else list(g_b)
-        return whole, *[None] * 4, *g_a.chunk(len(gate_up.layers)), *pieces, g_a_down, g_b_down
+        return whole, *[None] * 5, *g_a.chunk(len(gate_up.layers)), *pieces, g_a_down, g_b_down
 
 
 def foldable(gate_up: LoraGroup, down: LoraGroup) -> bool:

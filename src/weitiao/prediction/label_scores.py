@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from weitiao.data.collate import packed_batch
-from weitiao.data.pack import Pack, Prompt, pack
+from weitiao.data.pack import Pack, Prompt, filled, pack
 from weitiao.engine.forward import Forward
 from weitiao.engine.supervised_loss import CHUNK
 from weitiao.families.chat_format import ChatFormat
@@ -167,10 +167,12 @@ class LabelScorer:
         nodes = np.concatenate([tree.read_nodes + first for tree, first in zip(trees, firsts, strict=False)])
         tokens = np.concatenate([tree.read_tokens for tree in trees])
         order = np.argsort(nodes, kind="stable")
-        reads, batch = torch.from_numpy(np.stack([nodes, tokens])[:, order]), packed_batch(packed)
+        reads = torch.from_numpy(np.stack([nodes, tokens])[:, order])
+        # With few tokens products sum in another order: a label would depend on who else is asked about.
+        batch = packed_batch(filled(packed, self.forward.least))
         if self.forward.device.type == "cuda":
             reads, batch = reads.pin_memory().to(self.forward.device, non_blocking=True), batch.pinned()
-        hidden, parts = self.forward.hidden(batch), []
+        hidden, parts = self.forward.hidden(batch)[: firsts[-1]], []
         for start in range(0, len(hidden), CHUNK):
             at, token = reads[:, slice(*np.searchsorted(nodes[order], (start, start + CHUNK)))]
             parts.append(self.forward.log_probabilities(hidden[start : start + CHUNK], at - start, token))

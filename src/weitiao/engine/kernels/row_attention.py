@@ -79,6 +79,23 @@ def _of_keys(  # type: ignore[no-untyped-def]
     return dk, dv
 
 
+@triton.jit
+def _keys(places, shared, start):  # type: ignore[no-untyped-def]
+    """Where in the pack the tokens of a row stand that are counted from the prefix's first one."""
+    return tl.where(places < shared, places, places - shared + start)
+
+
+@triton.jit
+def _word(trees, low, length, total, rows, here):  # type: ignore[no-untyped-def]
+    """What queries see of 64 tokens of their row from `low` on, which before 0 are the prefix's: a bit each."""
+    low = tl.maximum(low, -64) + 64
+    word, bit = low // 64 - 1, low % 64
+    first = tl.load(trees + word * total + rows, here & (word >= 0) & (word * 64 < length), 0)
+    second = tl.load(trees + (word + 1) * total + rows, here & (bit > 0) & (word * 64 + 64 < length), 0)
+    early = tl.where(word < 0, -1, first).to(tl.uint64) >> bit.to(tl.uint64)
+    return early | tl.where(bit > 0, second.to(tl.uint64) << ((64 - bit) % 64).to(tl.uint64), 0)
+
+
 @triton.jit(do_not_specialize=["prefix", "total"])
 def _forward(  # type: ignore[no-untyped-def]
     qkv,
@@ -109,18 +126,13 @@ def _forward(  # type: ignore[no-untyped-def]
         weight = tl.zeros((BLOCK,), tl.float32)
         value = tl.zeros((BLOCK, SIZE), tl.float32)
         shared = tl.where(start >= prefix, prefix, 0)
-        for low in range(0, shared, STEP):
-            keys = low + at
-            k, v = _tile(ks, keys, keys < shared, stride, SIZE), _tile(vs, keys, keys < shared, stride, SIZE)
-            top, weight, value = weighed(q, k, v, (keys < shared)[None, :], scale, top, weight, value)
-        for low in range(start, first + BLOCK, STEP):
-            keys = low + at
+        for low in range(0, shared + tl.minimum(first + BLOCK, end) - start, STEP):
+            keys = _keys(low + at, shared, start)
             k, v = _tile(ks, keys, keys < end, stride, SIZE), _tile(vs, keys, keys < end, stride, SIZE)
             if trees is None:
                 seen = (keys < end)[None, :] & (keys[None, :] <= rows[:, None])
             else:
-                # A tile lies in one word: rows are walked from their beginning, in steps of which 64 is a multiple.
-                word = tl.load(trees + (low - start) // 64 * total + rows, here, 0) >> (low - start) % 64
+                word = _word(trees, low - shared, end - start, total, rows, here)
                 # In halves: numbers of 64 bits by query and key take so many registers that fewer programs run at once.
                 half = tl.where(at[None, :] < 32, word.to(tl.int32)[:, None], (word >> 32).to(tl.int32)[:, None])
                 seen = ((half >> (at % 32)[None, :]) & 1) != 0
@@ -166,13 +178,8 @@ def _gradient_of_queries(  # type: ignore[no-untyped-def]
         vs = ks + key * SIZE
         dq = tl.zeros((BLOCK, SIZE), tl.float32)
         shared = tl.where(start >= prefix, prefix, 0)
-        for low in range(0, shared, STEP):
-            keys = low + at
-            k, v = _tile(ks, keys, keys < shared, stride, SIZE), _tile(vs, keys, keys < shared, stride, SIZE)
-            _, ds = _of_scores(q, k, v, go, level, both, (keys < shared)[None, :], scale)
-            dq += tl.dot(ds.to(k.dtype), k, input_precision="ieee")
-        for low in range(start, first + BLOCK, STEP):
-            keys = low + at
+        for low in range(0, shared + tl.minimum(first + BLOCK, end) - start, STEP):
+            keys = _keys(low + at, shared, start)
             k, v = _tile(ks, keys, keys < end, stride, SIZE), _tile(vs, keys, keys < end, stride, SIZE)
             seen = (keys < end)[None, :] & (keys[None, :] <= rows[:, None])
             _, ds = _of_scores(q, k, v, go, level, both, seen, scale)
