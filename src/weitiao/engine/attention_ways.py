@@ -14,52 +14,31 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from weitiao.engine.grouped import grouped_bias, grouped_sdpa
+from weitiao.engine.grouped import grouped_bias
 
 Parents = Sequence[Sequence[int] | None]
-LONGER = 1.5
+LONGER = 1.25
 """Times as long as its shortest row a group's longest may be: each is computed as if it were the longest."""
 
 
 class Rows:
-    """Every row a batch entry, with rows of about its length: prefix K/V expanded, own K/V gathered, one bottom-right
-    causal mask."""
+    """Every row a batch entry, with rows of about its length: keys and values of the prefix and its own gathered, one
+    bottom-right causal mask. The prefix is one row more, with nothing before it."""
 
     def __init__(self, prefix: int, lengths: Sequence[int], parents: Parents, device: torch.device) -> None:
-        self.prefix, self.lengths, self.parents, self.device = prefix, lengths, parents, device
-        self._prefix_bias: dict[torch.dtype, torch.Tensor] = {}
+        starts = [prefix + before for before in accumulate(lengths, initial=0)]
+        self.groups = [_Alike(0, [0], [prefix], [None], device)] if prefix else []
+        for rows in of_one_length(lengths):
+            where, sizes = [starts[i] for i in rows], [lengths[i] for i in rows]
+            self.groups.append(_Alike(prefix, where, sizes, [parents[i] for i in rows], device))
+        padded = torch.cat([group.places for group in self.groups])
+        self._order = padded.argsort(stable=True)[(padded < 0).sum() :].to(device)
+        """Where the pack's tokens are in what the groups give, one behind the other."""
 
     def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-        own = [alike(query, key, value, scaling) for alike in self._alike]
-        out = torch.cat(own)[self._order] if len(own) > 1 else own[0]
-        if not self.prefix:
-            return out[None]
-        q, k, v = (x[:, :, : self.prefix] for x in (query, key, value))
-        if query.dtype not in self._prefix_bias:
-            seen = torch.ones(self.prefix, self.prefix, dtype=torch.bool).tril()
-            bias = grouped_bias(seen, query.dtype, query.shape[1] // key.shape[1])
-            self._prefix_bias[query.dtype] = bias.to(self.device)
-        shared = grouped_sdpa(q, k, v, self._prefix_bias[query.dtype], scaling)
-        return torch.cat([shared.transpose(1, 2), out[None]], dim=1)
-
-    @cached_property
-    def _alike(self) -> list[_Alike]:
-        starts = [self.prefix + before for before in accumulate(self.lengths, initial=0)]
-        return [
-            _Alike(
-                self.prefix,
-                [starts[i] for i in rows],
-                [self.lengths[i] for i in rows],
-                [self.parents[i] for i in rows],
-                self.device,
-            )
-            for rows in of_one_length(self.lengths)
-        ]
-
-    @cached_property
-    def _order(self) -> torch.Tensor:
-        """Where the pack's tokens behind the prefix are in what the groups give, one behind the other."""
-        return torch.cat([alike.places for alike in self._alike]).argsort().to(self.device)
+        q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        whole = torch.cat([group(q, k, v, scaling) for group in self.groups])
+        return whole.index_select(0, self._order).view(1, -1, query.shape[1], query.shape[3])
 
 
 def of_one_length(lengths: Sequence[int]) -> list[list[int]]:
@@ -78,46 +57,41 @@ class _Alike:
     def __init__(
         self, prefix: int, starts: Sequence[int], lengths: Sequence[int], parents: Parents, device: torch.device
     ) -> None:
-        self.prefix, self.lengths, self.parents, self.device = prefix, lengths, parents, device
-        width = max(lengths)
-        index = torch.zeros(len(lengths), width, dtype=torch.long)
-        for at, (start, length) in enumerate(zip(starts, lengths, strict=True)):
-            index[at, :length] = torch.arange(start, start + length)
-        valid = torch.arange(width) < torch.tensor(lengths)[:, None]
-        self.places = index[valid]
-        """In the pack, of the tokens that come out."""
-        self._index, self._valid = index.to(device), valid.flatten().nonzero()[:, 0].to(device)
+        self.prefix, self.width, self.parents, self.device = prefix, max(lengths), parents, device
+        begins, sizes = (torch.tensor(values)[:, None] for values in (starts, lengths))
+        at = torch.arange(self.width)
+        # Padding takes some token; it stands behind all of its row, so that none sees it.
+        own = begins + torch.minimum(at, sizes - 1)
+        self.places = torch.where(at < sizes, own, -1).flatten()
+        """Of the tokens that come out, in the pack; -1 for padding."""
+        self._own = own.to(device)
+        self._seen = torch.cat([torch.arange(prefix).expand(len(own), -1), own], dim=1).to(device)
         self._bias: dict[torch.dtype, torch.Tensor] = {}
 
     def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-        """[tokens, H, D] of these rows."""
-        bias = self._own_bias(query.dtype, query.shape[1] // key.shape[1])
-        out = grouped_sdpa(self._gather(query), self._with_prefix(key), self._with_prefix(value), bias, scaling)
-        return out.transpose(1, 2).flatten(0, 1)[self._valid]
-
-    def _gather(self, x: torch.Tensor) -> torch.Tensor:
-        """[1, H, T, D] → the rows' own tokens [R, H, S, D], padded with some token that nobody sees."""
-        rows, width = self._index.shape
-        return x[0].index_select(1, self._index.flatten()).unflatten(1, (rows, width)).transpose(0, 1)
-
-    def _with_prefix(self, x: torch.Tensor) -> torch.Tensor:
-        own = self._gather(x)
-        shared = x[:, :, : self.prefix].expand(own.shape[0], -1, -1, -1)
-        return torch.cat([shared, own], dim=2)
+        """query [T, H, D]; key, value [T, Hk, D] → [R × S, H × D] of these rows, padding included."""
+        heads = key.shape[1]
+        # Query heads of a key stand as queries beside each other, so that no key is copied for each of them.
+        q = _tokens(query, self._own).unflatten(2, (heads, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        k, v = (_tokens(x, self._seen).transpose(1, 2) for x in (key, value))
+        bias = self._own_bias(query.dtype, query.shape[1] // heads)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scaling)
+        return out.unflatten(2, (-1, self.width)).permute(0, 3, 1, 2, 4).flatten(0, 1).flatten(1)
 
     def _own_bias(self, dtype: torch.dtype, groups: int) -> torch.Tensor:
-        """[groups × S, prefix + S], or [R, 1, groups × S, prefix + S] with trees; 0 where a token may look.
-
-        Padding needs no mask of its own: it stands behind every token of its row.
-        """
+        """[groups × S, prefix + S], or [R, 1, groups × S, prefix + S] with trees; 0 where a token may look."""
         if dtype not in self._bias:
-            width = max(self.lengths)
-            own = torch.ones(width, width, dtype=torch.bool).tril()
+            own = torch.ones(self.width, self.width, dtype=torch.bool).tril()
             if any(parents is not None for parents in self.parents):
-                own = torch.stack([_tree_mask(parents, width) for parents in self.parents])[:, None]
+                own = torch.stack([_tree_mask(parents, self.width) for parents in self.parents])[:, None]
             seen = torch.ones(*own.shape[:-1], self.prefix, dtype=torch.bool)
             self._bias[dtype] = grouped_bias(torch.cat([seen, own], dim=-1), dtype, groups).to(self.device)
         return self._bias[dtype]
+
+
+def _tokens(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """[T, heads, D] → [R, S, heads, D]: a token's heads, which lie beside each other, are copied at once."""
+    return x.flatten(1).index_select(0, index.flatten()).view(*index.shape, *x.shape[1:])
 
 
 class Varlen:

@@ -26,10 +26,12 @@ def add_norm(
     """x, delta [rows, H] → x + delta (or x itself); its RMS norm times the weight, with `pad` columns of anything
     behind; 1 / RMS, float32 [rows]."""
     summed = x if delta is None else x + delta
-    normed = summed.new_empty(*summed.shape[:-1], summed.shape[-1] + pad)
+    width = summed.shape[-1]
+    normed = summed.new_empty(*summed.shape[:-1], width + pad)
     wide = summed.float()
-    rstd = (wide.square().mean(-1) + eps).rsqrt()
-    normed[:, : summed.shape[-1]] = (wide * rstd[:, None]).to(summed.dtype) * weight
+    rstd = torch.linalg.vector_norm(wide, dim=-1).square_().div_(width).add_(eps).rsqrt_()
+    # Written where it belongs at once: on a CPU each tensor between costs as much as what is computed.
+    torch.mul(wide, rstd[:, None], out=normed[:, :width]).mul_(weight)
     return summed, normed, rstd
 
 
@@ -101,8 +103,8 @@ def rotate_(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, interleaved: 
     else:
         a, b = x[..., :half], x[..., half : 2 * half]
     c, s = cos[:, None, :half], sign * sin[:, None, :half]
-    turned = a * c - b * s
-    b.mul_(c).add_(a * s)
+    turned = (a * c).addcmul_(b, s, value=-1)
+    b.mul_(c).addcmul_(a, s)
     a.copy_(turned)
 
 
