@@ -316,3 +316,21 @@ def test_an_unknown_name_is_one_line_with_the_choices(option: str) -> None:
     done = CliRunner().invoke(app, ["bench", "predict", f"--{option}", "nothing"])
     assert isinstance(done.exception, ConfigError)
     assert f"--{option} nothing: no such {option}; choices: " in str(done.exception)
+
+
+@pytest.mark.parametrize("near", [0.0, 5.0])
+def test_labels_in_16_bits_are_those_in_float32(folder: Path, monkeypatch: pytest.MonkeyPatch, near: float) -> None:
+    """Where 16 bits are not sure, float32 decides; else the bench finds it out."""
+    from weitiao.engine.forward import Forward
+
+    right = Forward.log_probabilities
+
+    def unsure(self: Forward, hidden: torch.Tensor, at: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        found = right(self, hidden, at, tokens)
+        return found + torch.sin(100 * found) if hidden.dtype == torch.bfloat16 and self.fast else found
+
+    monkeypatch.setattr(Forward, "log_probabilities", unsure)
+    monkeypatch.setattr("weitiao.prediction.predictor.NEAR", near)
+    told = agreement(model_maker("tiny", CPU, torch.bfloat16), drawn("classification", folder, 32), 32)
+    assert told["equal"] is (near > 0)
+    assert (told["same"] == 1) is (near > 0)

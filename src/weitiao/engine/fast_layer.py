@@ -9,8 +9,9 @@ left to transformers' own forward pass, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from types import ModuleType
 from typing import Any, Literal
 
@@ -20,8 +21,10 @@ from torch.utils.checkpoint import checkpoint
 
 from weitiao.engine import plain
 from weitiao.engine.attention_plan import AttentionPlan
+from weitiao.engine.exact import Exact
 from weitiao.engine.lora_gemm import FoldedMlp, LoraGroup, adapters_copied, foldable, groupable
 from weitiao.engine.pieces import AddNorm, Rotate, Swiglu
+from weitiao.engine.settled import Settled, can_settle
 from weitiao.engine.slots import SlotPlan
 from weitiao.engine.split_attention import Heads, SplitAttention
 
@@ -41,6 +44,7 @@ class FastDecoder:
         self.body, self.kernels = body, kernels
         self.layers = [_Layer(layer, type(body).__name__ in INTERLEAVED, kernels) for layer in body.layers]
         groups = [group for layer in self.layers for group in layer.groups]
+        self.groups = groups
         self.refresh = adapters_copied(groups, kernels)
         self.seed = torch.zeros((), dtype=torch.long, device=body.norm.weight.device)
         """Of dropout's masks, the same for a forward pass and its backward pass."""
@@ -49,16 +53,37 @@ class FastDecoder:
         self.recompute: Literal["nothing", "gate_up", "layer"] = "nothing"
         """What is computed again in the backward pass instead of kept."""
         self._steady = False
+        self._can_settle, self._settled = can_settle(groups), list[Settled]()
 
     @contextmanager
-    def steady(self) -> Iterator[None]:
-        """Meanwhile the adapters stay what they are now, and are brought up to date no more."""
+    def steady(self, many: bool = False) -> Iterator[None]:
+        """Meanwhile the adapters stay what they are now, and are brought up to date no more. many: whether enough is
+        computed meanwhile that weights are worth to be `Settled`, where they can be."""
         self.refresh()
+        if many and self._can_settle:
+            if not (self._settled and all(one.current() for one in self._settled)):
+                self._settled = list(map(Settled, self.groups))
+            self._use(self._settled)
         self._steady = True
         try:
             yield
         finally:
             self._steady = False
+            self._use(())
+
+    @contextmanager
+    def exactly(self) -> Iterator[None]:
+        """Meanwhile 16-bit weights are computed with in float32, as the states that come have to be."""
+        before = [group.instead for group in self.groups]
+        self._use(list(map(Exact, self.groups)))
+        try:
+            yield
+        finally:
+            self._use(before)
+
+    def _use(self, products: Sequence[Callable[[torch.Tensor], torch.Tensor] | None]) -> None:
+        for group, product in zip_longest(self.groups, products):
+            group.instead = product
 
     @property
     def random(self) -> bool:
@@ -78,6 +103,7 @@ class FastDecoder:
         is computed for them alone."""
         self.layers[0].qkv.check()
         if not self._steady:
+            self._settled = []  # training needs the memory
             self.refresh()
         table = self._rotation(embedded, positions)
         x, delta = embedded, None
@@ -209,7 +235,7 @@ def _add_norm(
 
 
 def _head_norm(x: torch.Tensor, norm: Any) -> torch.Tensor:
-    return F.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
+    return F.rms_norm(x, norm.weight.shape, norm.weight.to(x.dtype), norm.variance_epsilon)
 
 
 def _groups(layer: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:

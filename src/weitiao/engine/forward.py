@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from weitiao.data.collate import Batch
 from weitiao.engine import plain
 from weitiao.engine.attention_plan import NAME, AttentionPlan, Way, register
+from weitiao.engine.exact import exact_product
 from weitiao.engine.fast_layer import FastDecoder, unfit
 from weitiao.engine.image_features import ImageFeatures
 from weitiao.engine.slots import SlotCache, SlotPlan
@@ -50,9 +51,14 @@ class Forward:
         self.kernels = _kernels(triton and not spread, self.device)
         self.slow_because = unfit(self.body) if fast else None
         self.fast = FastDecoder(self.body, self.kernels) if fast and not self.slow_because else None
-        half = self.head.weight.dtype in HALF and self.kernels is not plain
-        self.least = WHOLE if self.fast is not None and half else 0
+        self.rounds = self.fast is not None and self.head.weight.dtype in HALF
+        """Whether a pass rounds to 16 bits, and `exactly` can do without."""
+        self._exact = False
+
+    @property
+    def least(self) -> int:
         """Tokens of a pack, and reads, from which on a row gets the same bits whoever else is there."""
+        return WHOLE if self.rounds and self.kernels is not plain and not self._exact else 0
 
     @property
     def slot_kernels(self) -> ModuleType | None:
@@ -61,15 +67,27 @@ class Forward:
             return None
         return self.kernels if self.fast.layers[0].heads.size in POWERS else None
 
-    def steady(self) -> contextlib.AbstractContextManager[None]:
-        """Meanwhile the adapters do not change, which need not be looked at in every pass."""
-        return contextlib.nullcontext() if self.fast is None else self.fast.steady()
+    def steady(self, many: bool = False) -> contextlib.AbstractContextManager[None]:
+        """Meanwhile the adapters do not change, which need not be looked at in every pass. many: as `FastDecoder`'s."""
+        return contextlib.nullcontext() if self.fast is None else self.fast.steady(many)
+
+    @contextlib.contextmanager
+    def exactly(self) -> Iterator[None]:
+        """Meanwhile packs of a model that `rounds` are computed in float32, steps in slots not."""
+        assert self.fast is not None
+        self._exact = True
+        try:
+            with self.fast.exactly():
+                yield
+        finally:
+            self._exact = False
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """Last hidden states after the final norm, [N, H], at the batch's `keep`."""
         batch = batch.to(self.device)
         embedded = self.embedded(batch)
         if batch.packed and self.fast is not None:
+            embedded = embedded.float() if self._exact else embedded
             return self.fast(embedded[0], batch.positions, AttentionPlan.of(batch, self.way), batch.keep)
         states = self._theirs(batch, embedded)
         return states.flatten(0, 1)[batch.keep.to(states.device)]
@@ -142,7 +160,7 @@ class Forward:
 
     def log_probabilities(self, hidden: torch.Tensor, at: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """float32 [M], in nats, of `tokens` behind the states `at`, both int64 [M]. hidden: [N, H]."""
-        logits = self.head(hidden)
+        logits = exact_product(hidden, self.head.weight) if self._exact else self.head(hidden)
         at, tokens = (x.to(logits.device, non_blocking=True) for x in (at, tokens))
         return logits[at, tokens].float() - self.kernels.log_sums(logits)[at]
 

@@ -70,6 +70,8 @@ class LoraGroup:
         """[sum of out, in + pad]: the weights and, once they were brought up to date, B."""
         first = self.bases[0]
         self.bias = torch.cat([base.bias.detach() for base in self.bases]) if first.bias is not None else None
+        self.instead: Callable[[torch.Tensor], torch.Tensor] | None = None
+        """Computes the product meanwhile, of x [T, in]: in predictions a `Settled` or an `Exact`."""
         with torch.inference_mode(False):
             self.a = self.buffer.new_zeros(self.pad, self.width)
             """α / r times A of each adapter, and zeros: what `adapters_copied` writes."""
@@ -82,6 +84,8 @@ class LoraGroup:
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x [T, in + pad], whose last columns are written → [T, sum of out], one layer's output behind the other's."""
+        if self.instead is not None:
+            return self.instead(x[:, : self.width])
         if not self.adapted:
             return F.linear(x[:, : self.width], self.buffer[:, : self.width], self.bias)
         return _Folded.apply(x, self, self.rate, torch.is_grad_enabled(), *self.parts)  # type: ignore[no-any-return]
@@ -249,7 +253,7 @@ class FoldedMlp(torch.autograd.Function):
 
 def foldable(gate_up: LoraGroup, down: LoraGroup) -> bool:
     """Whether `FoldedMlp` takes them as they are now."""
-    every = len(gate_up.layers) == len(gate_up.bases) and down.layers
+    every = len(gate_up.layers) == len(gate_up.bases) and down.layers and gate_up.instead is None
     return bool(every and gate_up.adapted and down.adapted and max(gate_up.pad, down.pad) <= SUMMED)
 
 

@@ -1,0 +1,58 @@
+"""A pass in float32 over 16-bit weights is that of the same weights in float32, and decides what 16 bits leave open."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+
+from parity.oracle import lora_model
+from weitiao.data.collate import packed_batch
+from weitiao.data.pack import Pack, PackRow
+from weitiao.engine.exact import halves
+from weitiao.engine.fast_layer import unfit
+from weitiao.engine.forward import Forward
+from weitiao.families.base import families
+
+BATCH = packed_batch(Pack(tuple(range(5)), tuple(PackRow(tuple(range(at, 60)), (30, 31, 39)) for at in (10, 17, 20))))
+
+
+def halved(folder: Path) -> torch.nn.Module:
+    """In 16 bits, the adapters in float32 as PEFT keeps them; the same weights are exact in both types."""
+    model = lora_model(folder).to(torch.bfloat16).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+    return model
+
+
+@pytest.mark.parametrize("family", sorted(families()))
+def test_as_in_float32(family: str, request: pytest.FixtureRequest) -> None:
+    model = halved(request.getfixturevalue(f"{family}_folder"))
+    wide = Forward(copy.deepcopy(model).float().get_base_model(), fast=True)
+    ours = Forward(model.get_base_model(), fast=True)
+    assert unfit(ours.body) is None
+    assert ours.rounds
+    assert not wide.rounds
+    at, tokens = torch.tensor([0, 4, 8]), torch.tensor([3, 1, 2])
+    with torch.inference_mode():
+        wanted, rounded = wide.hidden(BATCH), ours.hidden(BATCH)
+        with ours.exactly():
+            found = ours.hidden(BATCH)
+            chances = ours.log_probabilities(found, at, tokens)
+        again = ours.hidden(BATCH)
+        torch.testing.assert_close(chances, wide.log_probabilities(wanted, at, tokens), atol=1e-4, rtol=0)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=2e-5)
+    assert (rounded - wanted).abs().max() > 1e-3
+    assert torch.equal(again, rounded)
+
+
+def test_halves() -> None:
+    x = torch.randn(64, 256, generator=torch.Generator().manual_seed(1)) * torch.logspace(-6, 6, 256)
+    high, low = halves(x, torch.bfloat16)
+    assert high.dtype == low.dtype == torch.bfloat16
+    assert ((high.double() + low.double() - x.double()).abs() <= x.double().abs() * 2**-16).all()
+    assert ((high.double() - x.double()).abs() > x.double().abs() * 2**-12).any()
