@@ -18,10 +18,10 @@ from runs import adapter, lines, lively_model, run_config, trained
 from tiny import small_classification, small_ner, write_rows
 from weitiao.errors import CheckpointError, ConfigError, DataError
 from weitiao.metrics.entities import Entity
-from weitiao.prediction import predictor as predictor_module
 from weitiao.prediction.adapter_folder import open_folder
 from weitiao.prediction.label_scores import Asked
-from weitiao.prediction.predictor import Predictor, _blocks, near_tie
+from weitiao.prediction.labelled import Labelled, _blocks, near_tie
+from weitiao.prediction.predictor import Predictor
 from weitiao.tasks.base import Example
 from weitiao.types import Encoded, Prediction
 
@@ -68,7 +68,7 @@ def test_the_order_of_rows_does_not_matter(predictor: Predictor) -> None:
 
 def test_small_batches(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = predictor.predict(TEXTS * 5)
-    monkeypatch.setattr(predictor._labels, "batch_tokens", 100)
+    monkeypatch.setattr(predictor._labelled.scorer, "batch_tokens", 100)
     done: list[int] = []
     examples = [predictor.task.example(_row(text), labelled=False) for text in TEXTS * 5]
     small = predictor.answer(examples, done.append)
@@ -95,7 +95,7 @@ def test_rows_encoded_a_few_at_a_time(predictor: Predictor, monkeypatch: pytest.
 
     monkeypatch.setattr(predictor.encoder, "prompts", seen)
     for bound in ("FIRST", "AHEAD"):
-        monkeypatch.setattr(f"weitiao.prediction.predictor.{bound}", ahead)
+        monkeypatch.setattr(f"weitiao.prediction.labelled.{bound}", ahead)
     for first, second in zip(whole, predictor.answer(examples, done.append), strict=True):
         assert first.answer == second.answer
         assert dict(first.scores) == pytest.approx(dict(second.scores), abs=1e-5)
@@ -106,7 +106,7 @@ def test_rows_encoded_a_few_at_a_time(predictor: Predictor, monkeypatch: pytest.
 
 def test_few_rows_are_encoded_first(monkeypatch: pytest.MonkeyPatch) -> None:
     for bound, rows in (("FIRST", 2), ("AHEAD", 5)):
-        monkeypatch.setattr(f"weitiao.prediction.predictor.{bound}", rows)
+        monkeypatch.setattr(f"weitiao.prediction.labelled.{bound}", rows)
     found: Any = list(_blocks(range(20)))  # type: ignore[arg-type]
     assert list(map(list, found)) == [list(range(*ends)) for ends in ((0, 2), (2, 6), (6, 11), (11, 16), (16, 20))]
     assert list(_blocks([])) == []
@@ -118,13 +118,13 @@ def test_several_prefixes(predictor: Predictor, monkeypatch: pytest.MonkeyPatch)
     texts = [(long[at % 2] if at % 5 else "") + TEXTS[at % 3] + "。" * (at % 4) for at in range(20)]
     alone = [predictor.predict([text])[0] for text in texts]
     prefixes = []
-    answers = predictor._labels.answers
+    answers = predictor._labelled.scorer.answers
 
     def told(asks: Iterator[Asked], decoding: str) -> Iterator[list[Prediction]]:
         return answers((prefixes.append(asked.prefix) or asked for asked in asks), decoding)
 
-    monkeypatch.setattr(predictor._labels, "answers", told)
-    monkeypatch.setattr(predictor, "batch_tokens", 256)
+    monkeypatch.setattr(predictor._labelled.scorer, "answers", told)
+    monkeypatch.setattr(predictor._prompts, "batch_tokens", 256)
     done: list[int] = []
     examples = [predictor.task.example(_row(text), labelled=False) for text in texts]
     together = predictor.answer(examples, done.append)
@@ -259,11 +259,11 @@ def test_float32_decides_between_labels_that_16_bits_do_not_tell_apart(
     def margin(share: float) -> float:
         return abs(math.log(share / (1 - share)))
 
-    monkeypatch.setattr(predictor_module, "NEAR", 0.0)
+    monkeypatch.setattr(ours, "near", 0.0)
     rounded = off()
     assert max(rounded) > 1e-4
     middle = statistics.median(map(margin, wanted))
-    monkeypatch.setattr(predictor_module, "NEAR", middle)
+    monkeypatch.setattr(ours, "near", middle)
     some = off()
     sure = [at for at, share in enumerate(wanted) if margin(share) > middle + 0.2]
     open_ = [at for at, share in enumerate(wanted) if margin(share) < middle - 0.2]
@@ -271,15 +271,15 @@ def test_float32_decides_between_labels_that_16_bits_do_not_tell_apart(
     assert len(open_) > 5
     assert [some[at] for at in sure] == [rounded[at] for at in sure]
     assert max(some[at] for at in open_) < 1e-5
-    monkeypatch.setattr(predictor_module, "NEAR", 100.0)
+    monkeypatch.setattr(ours, "near", 100.0)
     assert max(off()) < 1e-5
 
 
 def test_in_float32_nothing_is_decided_twice(
     halved: tuple[Predictor, Predictor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predictor_module, "NEAR", 100.0)
-    monkeypatch.setattr(Predictor, "_decide_exactly", None)
+    monkeypatch.setattr(halved[1], "near", 100.0)
+    monkeypatch.setattr(Labelled, "_decide", None)
     assert len(halved[1].predict(TEXTS)) == 3
 
 
@@ -287,8 +287,9 @@ def test_near_tie() -> None:
     def told(**scores: float) -> Prediction:
         return Prediction("a", "a", max(scores.values(), default=None), scores)
 
-    assert near_tie(told(a=0.5, b=0.49, c=0.01))
-    assert near_tie(told(a=0.01, b=0.34, c=0.35, d=0.3))
-    assert not near_tie(told(a=0.6, b=0.4))
-    assert not near_tie(told(a=1.0))
-    assert not near_tie(told())
+    assert near_tie(told(a=0.5, b=0.49, c=0.01), 0.1)
+    assert near_tie(told(a=0.01, b=0.34, c=0.35, d=0.3), 0.1)
+    assert not near_tie(told(a=0.35, b=0.34, c=0.31), 0.0)
+    assert not near_tie(told(a=0.6, b=0.4), 0.1)
+    assert not near_tie(told(a=1.0), 0.1)
+    assert not near_tie(told(), 0.1)

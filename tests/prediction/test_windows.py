@@ -108,8 +108,8 @@ def test_short_texts_as_without_windows(predictor: Predictor, monkeypatch: pytes
 def test_what_the_entities_leave_over(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each token is counted for one entity at most, so together they are at least as likely as all that was written."""
     decoded = []
-    decode = predictor._decoder.decode
-    monkeypatch.setattr(predictor._decoder, "decode", lambda *args: decoded.extend(out := decode(*args)) or out)
+    decode = predictor._written.decoder.decode
+    monkeypatch.setattr(predictor._written.decoder, "decode", lambda *args: decoded.extend(out := decode(*args)) or out)
     told = 0
     for at in range(20):
         text = f"第{at}天赵敏从上海回来了，在哈尔滨，陈静开了一家店。"[: 6 + at]

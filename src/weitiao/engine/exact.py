@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
+WIDER = 4
+"""Times as much memory a token takes meanwhile, at most: states of 32 bits, and two halves' products."""
+
 if TYPE_CHECKING:
     from weitiao.engine.lora_gemm import LoraGroup
 

@@ -53,17 +53,18 @@ class Forward:
         self.fast = FastDecoder(self.body, self.kernels) if fast and not self.slow_because else None
         self.rounds = self.fast is not None and self.head.weight.dtype in HALF
         """Whether a pass rounds to 16 bits, and `exactly` can do without."""
-        self._exact = False
+        self.exact = False
+        """Whether it does."""
 
     @property
     def least(self) -> int:
         """Tokens of a pack, and reads, from which on a row gets the same bits whoever else is there."""
-        return WHOLE if self.rounds and self.kernels is not plain and not self._exact else 0
+        return WHOLE if self.rounds and self.kernels is not plain and not self.exact else 0
 
     @property
     def slot_kernels(self) -> ModuleType | None:
         """Where they attend over slots: then `step` is told which slots it is about."""
-        if self.fast is None or self.kernels.slot_attention is None:
+        if self.fast is None or self.kernels.slot_attention is None or self.exact:
             return None
         return self.kernels if self.fast.layers[0].heads.size in POWERS else None
 
@@ -73,27 +74,26 @@ class Forward:
 
     @contextlib.contextmanager
     def exactly(self) -> Iterator[None]:
-        """Meanwhile packs of a model that `rounds` are computed in float32, steps in slots not."""
+        """Meanwhile packs and steps of a model that `rounds` are computed in float32."""
         assert self.fast is not None
-        self._exact = True
+        self.exact = True
         try:
             with self.fast.exactly():
                 yield
         finally:
-            self._exact = False
+            self.exact = False
 
     def hidden(self, batch: Batch) -> torch.Tensor:
         """Last hidden states after the final norm, [N, H], at the batch's `keep`."""
         batch = batch.to(self.device)
         embedded = self.embedded(batch)
         if batch.packed and self.fast is not None:
-            embedded = embedded.float() if self._exact else embedded
             return self.fast(embedded[0], batch.positions, AttentionPlan.of(batch, self.way), batch.keep)
         states = self._theirs(batch, embedded)
         return states.flatten(0, 1)[batch.keep.to(states.device)]
 
     def embedded(self, batch: Batch) -> torch.Tensor:
-        """What goes into the first layer, [B, T, H]; the batch is on the device."""
+        """What goes into the first layer, [B, T, H], in float32 where it is exact; the batch is on the device."""
         return self._embedded(batch.input_ids, batch.images, batch.image_places)
 
     def _theirs(self, batch: Batch, embedded: torch.Tensor) -> torch.Tensor:
@@ -145,6 +145,7 @@ class Forward:
     def _embedded(self, ids: torch.Tensor, images: Sequence[PlacedImage], places: torch.Tensor | None) -> torch.Tensor:
         """Embeddings [B, T, H] of the ids, with the images' features in the place of their tokens'."""
         embedded: torch.Tensor = self.model.get_input_embeddings()(ids)
+        embedded = embedded.float() if self.exact else embedded
         if not images:
             return embedded
         assert self.images is not None, "a batch with images needs a model that reads them"
@@ -158,9 +159,16 @@ class Forward:
         labels = batch.labels.to(self.head.weight.device, non_blocking=True)
         return answer_loss(self.hidden(batch), self.head, labels, self.kernels)
 
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[N, H] → [N, V]."""
+        if not self.exact:
+            return self.head(hidden)  # type: ignore[no-any-return]
+        logits = exact_product(hidden, self.head.weight)
+        return logits if self.head.bias is None else logits.add_(self.head.bias)
+
     def log_probabilities(self, hidden: torch.Tensor, at: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
         """float32 [M], in nats, of `tokens` behind the states `at`, both int64 [M]. hidden: [N, H]."""
-        logits = exact_product(hidden, self.head.weight) if self._exact else self.head(hidden)
+        logits = self.logits(hidden)
         at, tokens = (x.to(logits.device, non_blocking=True) for x in (at, tokens))
         return logits[at, tokens].float() - self.kernels.log_sums(logits)[at]
 

@@ -48,8 +48,7 @@ class Steps:
     def _computed(self, told: torch.Tensor, slots: torch.Tensor | None, tokens: int) -> torch.Tensor:
         ids, places, positions = told
         self.cache.begin(places, slots, tokens)
-        logits: torch.Tensor = self.forward.head(self.forward.step(ids, positions, self.cache))
-        return logits
+        return self.forward.logits(self.forward.step(ids, positions, self.cache))
 
 
 class _Recorded:

@@ -73,7 +73,8 @@ class Decoder:
         free += torch.cuda.memory_reserved(self.forward.device) - torch.cuda.memory_allocated(self.forward.device)
         config = self.forward.body.config
         size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        each = 2 * config.num_hidden_layers * config.num_key_value_heads * size * self.forward.head.weight.itemsize
+        item = 4 if self.forward.exact else self.forward.head.weight.itemsize
+        each = 2 * config.num_hidden_layers * config.num_key_value_heads * size * item
         return max(1, min(MOST["cuda"], int(SHARE * free / (each * tokens))))
 
     def rest(self) -> None:

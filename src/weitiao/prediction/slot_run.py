@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from weitiao.data.pack import Prompt
+from weitiao.engine.exact import WIDER
 from weitiao.engine.slot_prompts import PromptReader
 from weitiao.engine.slot_steps import WIDE, Steps
 from weitiao.prediction.grammar import Asked, Bits, Guide, News, words
@@ -64,7 +65,8 @@ class Run:
         """Whether a step finds sequences in any slots; else it is about all of the first ones."""
         self.groups, self.paired = [Group(), Group()], self.anywhere and steps.recorded
         kind = self.device.type if self.device.type in PREFILL else "cpu"
-        self.prefill, self.refill = PREFILL[kind], REFILL[kind]
+        wider = WIDER if self.forward.exact else 1
+        self.prefill, self.refill = PREFILL[kind] // wider, REFILL[kind]
         self.reader = PromptReader(self.forward, self.cache, self.prefill)
         self.worth = Worth(WIDE, BUSY[kind])
         self.words, self.thread = words(self.forward.head.weight.shape[0]), thread
@@ -151,7 +153,7 @@ class Run:
         masks = self._masks(asked, len(placed), Group())
         hidden, after = self.reader.read(prompts, [slot for slot, _ in placed])
         bits = masks.result()
-        return Reading(placed, after, self._chosen(self.forward.head(hidden), bits), bits)
+        return Reading(placed, after, self._chosen(self.forward.logits(hidden), bits), bits)
 
     def _begin(self) -> None:
         """The answers to what was read, each with its first token."""
