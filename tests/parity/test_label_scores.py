@@ -102,13 +102,13 @@ def test_labels_begin_alike(setup: Setup) -> None:
     [(4096, 0), (128, 0), (60, 0), (1, 0), (4096, 200), (60, 200)],
     ids=lambda n: str(n),
 )
-def test_every_label(setup: Setup, batch_tokens: int, least: int) -> None:
+def test_every_label(setup: Setup, monkeypatch: pytest.MonkeyPatch, batch_tokens: int, least: int) -> None:
     """In one pass, and with the rows in several packs and the labels of a row in several rows; and with packs that are
     filled up, as on a card."""
     prefix, asked = prompts()
     passes = []
     scorer = setup.scorer(batch_tokens)
-    scorer.forward.least = least
+    monkeypatch.setattr(Forward, "least", least)
     hidden = scorer.forward.hidden
     scorer.forward.hidden = lambda batch: passes.append(batch) or hidden(batch)  # type: ignore[method-assign, func-returns-value]
     done: list[int] = []

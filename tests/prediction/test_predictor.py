@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import shutil
-import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +15,8 @@ from runs import adapter, lines, lively_model, run_config, trained
 from tiny import small_classification, small_ner, write_rows
 from weitiao.errors import CheckpointError, ConfigError, DataError
 from weitiao.metrics.entities import Entity
-from weitiao.prediction.adapter_folder import open_folder
 from weitiao.prediction.label_scores import Asked
-from weitiao.prediction.labelled import Labelled, _blocks, near_tie
+from weitiao.prediction.labelled import _blocks
 from weitiao.prediction.predictor import Predictor
 from weitiao.tasks.base import Example
 from weitiao.types import Encoded, Prediction
@@ -236,60 +232,3 @@ def test_what_is_no_run(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "missing"):
         with pytest.raises(CheckpointError, match=str(path)):
             weitiao.load(path, device="cpu")
-
-
-@pytest.fixture(scope="module")
-def halved(run: Path) -> tuple[Predictor, Predictor]:
-    """One in 16 bits, and one in float32 with the same weights."""
-    folder = open_folder(run)
-    found = Predictor.open(folder, "cpu", "bfloat16")
-    return found, Predictor.around(folder, copy.deepcopy(found.model).float())
-
-
-def test_float32_decides_between_labels_that_16_bits_do_not_tell_apart(
-    halved: tuple[Predictor, Predictor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours, wide = halved
-    texts = [first[:at] + second[:at] for first in TEXTS for second in TEXTS for at in range(1, 9)]
-    wanted = [answer.scores["好评"] for answer in wide.predict(texts)]
-
-    def off() -> list[float]:
-        return [abs(answer.scores["好评"] - right) for answer, right in zip(ours.predict(texts), wanted, strict=True)]
-
-    def margin(share: float) -> float:
-        return abs(math.log(share / (1 - share)))
-
-    monkeypatch.setattr(ours, "near", 0.0)
-    rounded = off()
-    assert max(rounded) > 1e-4
-    middle = statistics.median(map(margin, wanted))
-    monkeypatch.setattr(ours, "near", middle)
-    some = off()
-    sure = [at for at, share in enumerate(wanted) if margin(share) > middle + 0.2]
-    open_ = [at for at, share in enumerate(wanted) if margin(share) < middle - 0.2]
-    assert len(sure) > 5
-    assert len(open_) > 5
-    assert [some[at] for at in sure] == [rounded[at] for at in sure]
-    assert max(some[at] for at in open_) < 1e-5
-    monkeypatch.setattr(ours, "near", 100.0)
-    assert max(off()) < 1e-5
-
-
-def test_in_float32_nothing_is_decided_twice(
-    halved: tuple[Predictor, Predictor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(halved[1], "near", 100.0)
-    monkeypatch.setattr(Labelled, "_decide", None)
-    assert len(halved[1].predict(TEXTS)) == 3
-
-
-def test_near_tie() -> None:
-    def told(**scores: float) -> Prediction:
-        return Prediction("a", "a", max(scores.values(), default=None), scores)
-
-    assert near_tie(told(a=0.5, b=0.49, c=0.01), 0.1)
-    assert near_tie(told(a=0.01, b=0.34, c=0.35, d=0.3), 0.1)
-    assert not near_tie(told(a=0.35, b=0.34, c=0.31), 0.0)
-    assert not near_tie(told(a=0.6, b=0.4), 0.1)
-    assert not near_tie(told(a=1.0), 0.1)
-    assert not near_tie(told(), 0.1)

@@ -59,7 +59,10 @@ def _bare(make: ModelMaker) -> Any:
 
 def predictor(model: Any, questions: Questions, **plain: Any) -> Predictor:
     """plain: `PLAIN`, or nothing."""
-    return Predictor(questions.task, questions.encoder(), model, budget=questions.budget, **plain)
+    found = Predictor(questions.task, questions.encoder(), model, budget=questions.budget, **plain)
+    if not questions.task.lists_labels:
+        found.near = 0.0  # random weights are sure of no token, and all would be written twice
+    return found
 
 
 ANSWERER = Weitiao
