@@ -31,12 +31,13 @@ from weitiao.engine.slot_prompts import PromptReader
 from weitiao.engine.slot_steps import Steps
 from weitiao.model.load import choose_dtype
 from weitiao.prediction import slot_run, slot_state
-from weitiao.prediction.predictor import Predictor
+from weitiao.prediction.prompts import Prompts
 from weitiao.prediction.windows import Windows
+from weitiao.prediction.written import Written
 
 PARTS = (
     (Windows, "__init__", "encode rows"),
-    (Predictor, "_constraints", "write grammars"),
+    (Prompts, "constraints", "write grammars"),
     (PromptReader, "read", "start to read prompts"),
     (Steps, "logits", "start steps"),
     (slot_run.Run, "_chosen", "start choices"),
@@ -44,7 +45,7 @@ PARTS = (
     (slot_run.Run, "_prepared", "prepare steps"),
     (slot_state.Chosen, "told", "wait for the card"),
     (Future, "result", "wait for masks"),
-    (Predictor, "_read", "read answers"),
+    (Written, "_read", "read answers"),
 )
 
 

@@ -365,7 +365,7 @@ def test_several_prefixes(name: str, request: pytest.FixtureRequest, monkeypatch
     prefixes = []
     decode = Decoder.decode
     monkeypatch.setattr(Decoder, "decode", lambda self, ids, *rest: prefixes.append(ids) or decode(self, ids, *rest))
-    monkeypatch.setattr(made.predictor, "batch_tokens", 1024)
+    monkeypatch.setattr(made.predictor._prompts, "batch_tokens", 1024)
     together = made.answers(rows, seed=3)
     assert len(set(prefixes)) == 2
     assert min(map(len, prefixes)) > 150

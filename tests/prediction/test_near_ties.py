@@ -13,6 +13,7 @@ import pytest
 
 from runs import lively_model, run_config, trained
 from tiny import small_classification, small_ner
+from weitiao.engine.slot_steps import Steps
 from weitiao.prediction.adapter_folder import open_folder
 from weitiao.prediction.labelled import Labelled, near_tie
 from weitiao.prediction.predictor import Predictor
@@ -134,6 +135,22 @@ def test_float32_writes_what_hinges_on_less_than_16_bits_tell_apart(
     whole = ours.predict(SENTENCES)
     assert [found.text for found in whole] == [one.text for one in wanted]
     assert max(map(_off, whole, wanted)) < 1e-4
+    # What was right in 16 bits is read at once.
+    steps = []
+    logits = Steps.logits
+
+    def counting(self: Steps, *told: Any) -> Any:
+        steps.append(self.forward.exact)
+        return logits(self, *told)
+
+    monkeypatch.setattr(Steps, "logits", counting)
+    right_at_once = [
+        text for text, one, first in zip(SENTENCES, wanted, rounded, strict=True) if one.text == first.text
+    ]
+    assert right_at_once
+    ours.predict(right_at_once)
+    assert sum(steps) == 1
+    assert len(steps) > 2
 
 
 def _off(found: Prediction, wanted: Prediction) -> float:

@@ -1,9 +1,9 @@
 """A pass in float32 over weights of 16 bits, without a second copy of them: for the few rows whose answer 16 bits leave
 open.
 
-A state is split into two halves of 16 bits, x = high + low, exact to 2⁻¹⁷, and both are multiplied in one product that
-sums in float32. So it costs twice what a pass in 16 bits costs, where products in float32 take ten times as long. What
-PEFT's adapters compute, they compute in float32 as they do there.
+A state is the sum of two halves of 16 bits, x = high + low, exact to 2⁻¹⁷; each is multiplied with the weights as they
+are, and the products are summed in float32. So a pass costs twice one in 16 bits, where products in float32 take ten
+times as long. The adapters are float32 and split in the same way.
 """
 
 from __future__ import annotations
@@ -12,19 +12,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-WIDER = 4
-"""Times as much memory a token takes meanwhile, at most: states of 32 bits, and two halves' products."""
-
 if TYPE_CHECKING:
     from weitiao.engine.lora_gemm import LoraGroup
 
-
-def exact_product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """x float32 [T, in] · weightᵀ of a 16-bit [out, in] → float32 [T, out]."""
-    if not x.is_cuda:
-        return x @ weight.float().T
-    both = torch.mm(torch.cat(halves(x, weight.dtype)), weight.T, out_dtype=torch.float32)
-    return both[: len(x)].add_(both[len(x) :])
+WIDER = 4
+"""Times as much memory a token takes meanwhile, at most."""
 
 
 def halves(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -33,21 +25,49 @@ def halves(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Ten
     return high, (x - high).to(dtype)
 
 
+def exact_product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """x float32 [T, in] · weightᵀ of a 16-bit [out, in] → float32 [T, out]."""
+    high, low = halves(x, weight.dtype)
+    return _product(low, weight, _product(high, weight))
+
+
 class Exact:
-    """In the place of a group's product."""
+    """In the place of a group's product, with the adapters as they are now."""
 
     def __init__(self, group: LoraGroup) -> None:
-        self.group = group
+        self.group, dtype = group, group.buffer.dtype
+        if not group.adapted:
+            return
+        count, rank = len(group.layers), group.rank
+        a = group.scaling * torch.cat(group.parts[:count]).float()
+        b = a.new_zeros(len(group.buffer), rank * count)
+        for at, (rows, part) in enumerate(zip(group.rows, group.parts[count:], strict=True)):
+            b[rows, at * rank : (at + 1) * rank] = part
+        self.a = torch.cat(halves(a, dtype))
+        high, low = halves(b, dtype)
+        self.b = torch.cat([high, high, low], dim=1)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x float32 [T, in] → float32 [T, sum of out]."""
-        group = self.group
-        out = exact_product(x, group.buffer[:, : group.width])
+        group, dtype = self.group, self.group.buffer.dtype
+        weight, x_halves = group.buffer[:, : group.width], halves(x, dtype)
+        high, low = x_halves
+        out = _product(low, weight, _product(high, weight))
         if group.bias is not None:
             out += group.bias
         if group.adapted:
-            count = len(group.layers)
-            parts = zip(group.rows, group.parts[:count], group.parts[count:], strict=True)
-            for rows, a, b in parts:
-                out[:, rows].addmm_(x @ a.float().T, b.float().T, alpha=group.scaling)
+            # Of each half with each half of A.
+            inner = _product(torch.cat(x_halves), self.a).unflatten(0, (2, -1)).sum(0).unflatten(1, (2, -1)).sum(1)
+            high, low = halves(inner, dtype)
+            _product(torch.cat([high, low, high], dim=1), self.b, out)
         return out
+
+
+def _product(first: torch.Tensor, second: torch.Tensor, to: torch.Tensor | None = None) -> torch.Tensor:
+    """first [T, K] · secondᵀ of [N, K], both of 16 bits, summed in float32: [T, N], or added to it."""
+    if not first.is_cuda:
+        found = first.float() @ second.float().T
+        return found if to is None else to.add_(found)
+    if to is None:
+        return torch.mm(first, second.T, out_dtype=torch.float32)
+    return torch.addmm(to, first, second.T, out_dtype=torch.float32, out=to)

@@ -51,11 +51,13 @@ class Decoder:
         slots: int,
         spent: Callable[[int, list[int]], bool] = lambda answer, ids: False,
         done: Callable[[int, Decoded], None] = lambda answer, decoded: None,
+        drafts: Sequence[Sequence[int]] = (),
     ) -> list[Decoded]:
         """Answers to `prompts`, in order, at most `slots` at a time.
 
         spent: told now and then of an answer's tokens; one for which it is true gets no more. done: told of each answer
-        that has ended, while a card writes others.
+        that has ended, while a card writes others. drafts: an answer to each that their grammars allow, which may well
+        be it: it is guessed whole.
         """
         # Few answers are longer than their prompt; there will be room for more when it is needed.
         longest = max(len(prompt.ids) for prompt in prompts)
@@ -63,7 +65,8 @@ class Decoder:
         tokens = len(prefix) + longest + answer + WIDE
         steps = self._steps_for(min(slots, len(prompts)), tokens)
         used = min(slots, len(prompts), steps.cache.slots)
-        return Run(steps, used, prefix, prompts, guide, self.stop, self.budget, spent, done, self.thread).answers()
+        how = self.stop, self.budget, spent, done, self.thread, drafts
+        return Run(steps, used, prefix, prompts, guide, *how).answers()
 
     def _most(self, tokens: int) -> int:
         """Slots of so many tokens that pay, and fit on the card."""

@@ -44,9 +44,11 @@ class Run:
         spent: Callable[[int, list[int]], bool],
         done: Callable[[int, Decoded], None],
         thread: ThreadPoolExecutor,
+        drafts: Sequence[Sequence[int]],
     ) -> None:
         """slots: how many of the cache's are used. stop, budget: what ends an answer, and its most tokens. thread: it
         looks which tokens are allowed. The others are those of `Decoder.decode`."""
+        self.drafts = drafts
         self.stop, self.budget, self.steps, self.cache = stop, budget, steps, steps.cache
         self.forward, self.device = steps.forward, steps.forward.device
         self.prefix, self.prompts, self.guide, self.spent, self.done = len(prefix), prompts, guide, spent, done
@@ -233,6 +235,8 @@ class Run:
 
     def _guess(self, active: Sequence[Slot]) -> int:
         """Put guesses behind the tokens that wait; the width of the step."""
+        if self.drafts:
+            return self._guess_drafts(active)
         if not self.worth.wide(len(active)):
             return 1
         self.guide.take(self._news())
@@ -240,6 +244,14 @@ class Run:
             left = self.budget - len(self.out[slot.answer].ids)
             slot.waiting += slot.guesser.guess(self.guide.forced(slot.answer), min(WIDE - 1, left))
         return WIDE if any(len(slot.waiting) > 1 for slot in active) else 1
+
+    def _guess_drafts(self, active: Sequence[Slot]) -> int:
+        """What is left of the drafts of answers that have gone as these so far."""
+        for slot in active:
+            ids, draft = self.out[slot.answer].ids, self.drafts[slot.answer]
+            if list(draft[: len(ids)]) == ids:
+                slot.waiting += draft[len(ids) :]
+        return max(len(slot.waiting) for slot in active)
 
     def _accept(self, slot: Slot, tokens: Sequence[int], chances: Sequence[float]) -> int:
         """Take what was chosen behind each waiting token, as long as that is what was guessed; how many were taken.

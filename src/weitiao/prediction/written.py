@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from weitiao.engine.exact import WIDER
 from weitiao.engine.forward import Forward
 from weitiao.prediction.decode import Decoder
 from weitiao.prediction.grammar import GrammarCompiler, Guide
@@ -21,6 +20,8 @@ SLOTS = 16
 """Times as many tokens as a batch has may lie in the slots of answers that are being written, if the card has room: K
 and V take less than what is computed."""
 ALIKE = 4
+GUESSED = 1024
+"""Tokens of drafts that are looked at in one step, each with the logits of all tokens."""
 
 
 class Written:
@@ -41,7 +42,7 @@ class Written:
         asked = Windows(self.prompts.encoder, examples)
         limits, counted = self.prompts.constraints(asked.rows), asked.counted(advance)
         out: dict[int, Prediction] = {}
-        open_: list[int] = []
+        drafts: dict[int, list[int]] = {}
 
         def read(row: int, decoded: Decoded) -> None:
             out[row] = self._read(decoded, asked.rows[row])
@@ -49,13 +50,13 @@ class Written:
         def done(row: int, decoded: Decoded) -> None:
             read(row, decoded)
             if isinstance(limits[row], Grammar) and least(decoded) < -math.log1p(math.exp(-near)):
-                open_.append(row)
+                drafts[row] = decoded.ids
             counted(1)
 
         self._decode(self.decoder, range(len(asked.rows)), asked, limits, done)
-        if open_ and near and self.forward.rounds:
+        if drafts and near and self.forward.rounds:
             with self.forward.exactly():
-                self._decode(self._exact, sorted(open_), asked, limits, read)
+                self._decode(self._exact, sorted(drafts), asked, limits, read, drafts)
         return asked.merged([out[i] for i in range(len(asked.rows))])
 
     def rest(self) -> None:
@@ -69,21 +70,28 @@ class Written:
         asked: Windows,
         limits: Sequence[Constraint],
         done: Callable[[int, Decoded], None],
+        drafts: Mapping[int, Sequence[int]] = {},
     ) -> None:
-        """Some rows of `asked`; `done` is told of each."""
+        """Some rows of `asked`; `done` is told of each. drafts: of each, or none."""
+        if not rows:
+            return
         for prefix, members, prompts in self.prompts.behind_prefixes([asked.encoded[row] for row in rows]):
             # A slot has room for the prefix, a prompt and its answer; few answers are longer than their prompt.
             sizes = [len(prefix) + len(prompt.ids) + min(len(prompt.ids), decoder.budget) for prompt in prompts]
             for group in _of_one_size(sizes):
                 these = [rows[members[at]] for at in group]
-                room = SLOTS * self.prompts.batch_tokens // (WIDER if decoder is self._exact else 1)
+                guesses = [drafts[row] for row in these] if drafts else []
+                slots = SLOTS * self.prompts.batch_tokens // max(sizes[at] for at in group)
+                if guesses:
+                    slots = GUESSED // (1 + max(map(len, guesses)))
                 decoder.decode(
                     prefix,
                     [prompts[at] for at in group],
                     self._guide([limits[row] for row in these]),
-                    max(1, room // max(sizes[at] for at in group)),
+                    max(1, slots),
                     partial(self._spent, [asked.rows[row] for row in these]),
                     partial(_told, these, done),
+                    guesses,
                 )
 
     def _guide(self, constraints: Sequence[Constraint]) -> Guide:
