@@ -46,7 +46,7 @@ LARGE = 40 * 2**30
 MANY = 32
 """Rows of a call from which on weights are laid out anew for it on a CPU: that takes as long as it saves some 2,000
 tokens. By the call, so that the same call has the same bits."""
-NEAR = 0.25
+NEAR = 0.15
 """Nats between the two likeliest labels, or tokens, below which 16 bits may take the other one: with 1.5 billion
 weights that difference is 0.03 off in the median and 0.1 in 1 of 100 reviews, with random ones more (decision 0023)."""
 
