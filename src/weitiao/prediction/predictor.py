@@ -187,15 +187,13 @@ class Predictor:
         if not examples:
             return []
         was_training = self.model.training
-        # Neither validation steps nor what was not fine-tuned hinge on single rows.
-        near = 0.0 if was_training else self.near
         self.model.eval()
         try:
             with torch.inference_mode(), self.forward.steady(len(examples) >= MANY), nothing_collected():
                 if self.task.lists_labels:
-                    answers = self._labelled.answers(examples, advance, decoding, near)
+                    answers = self._labelled.answers(examples, advance, decoding, self.near)
                 else:
-                    answers = self._written.answers(examples, advance, near)
+                    answers = self._written.answers(examples, advance, self.near)
         finally:
             self.model.train(was_training)
             if was_training:
