@@ -47,8 +47,9 @@ class Settled:
 
 
 def packing() -> bool:
-    """Whether oneDNN is here, in a build that knows this processor well."""
-    return torch.backends.mkldnn.is_available() and platform.machine().lower() in ("x86_64", "amd64")
+    """Whether oneDNN is here, in a build that knows this processor well; its operators are not of torch's public ones."""
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return there and platform.machine().lower() in ("x86_64", "amd64")
 
 
 def can_settle(groups: Sequence[LoraGroup]) -> bool:
