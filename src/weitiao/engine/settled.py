@@ -47,7 +47,7 @@ class Settled:
 
 
 def packing() -> bool:
-    """Whether oneDNN is here, in a build that knows this processor well; its operators are not of torch's public ones."""
+    """Whether oneDNN is here, in a build that knows this processor well. Torch does not promise its operators."""
     there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
     return there and platform.machine().lower() in ("x86_64", "amd64")
 
