@@ -50,14 +50,12 @@ class Exact:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x float32 [T, in] → float32 [T, sum of out]."""
         group, dtype = self.group, self.group.buffer.dtype
-        weight, x_halves = group.buffer[:, : group.width], halves(x, dtype)
-        high, low = x_halves
-        out = _product(low, weight, _product(high, weight))
+        out = exact_product(x, group.buffer[:, : group.width])
         if group.bias is not None:
             out += group.bias
         if group.adapted:
             # Of each half with each half of A.
-            inner = _product(torch.cat(x_halves), self.a).unflatten(0, (2, -1)).sum(0).unflatten(1, (2, -1)).sum(1)
+            inner = _product(torch.cat(halves(x, dtype)), self.a).unflatten(0, (2, -1)).sum(0).unflatten(1, (2, -1)).sum(1)
             high, low = halves(inner, dtype)
             _product(torch.cat([high, low, high], dim=1), self.b, out)
         return out
