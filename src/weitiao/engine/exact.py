@@ -55,7 +55,9 @@ class Exact:
             out += group.bias
         if group.adapted:
             # Of each half with each half of A.
-            inner = _product(torch.cat(halves(x, dtype)), self.a).unflatten(0, (2, -1)).sum(0).unflatten(1, (2, -1)).sum(1)
+            inner = (
+                _product(torch.cat(halves(x, dtype)), self.a).unflatten(0, (2, -1)).sum(0).unflatten(1, (2, -1)).sum(1)
+            )
             high, low = halves(inner, dtype)
             _product(torch.cat([high, low, high], dim=1), self.b, out)
         return out
