@@ -11,7 +11,6 @@ import torch
 from parity.oracle import lora_model
 from weitiao.data.collate import packed_batch
 from weitiao.data.pack import Pack, PackRow
-from weitiao.engine.exact import halves
 from weitiao.engine.fast_layer import unfit
 from weitiao.engine.forward import Forward
 from weitiao.families.base import families
@@ -48,11 +47,3 @@ def test_as_in_float32(family: str, request: pytest.FixtureRequest) -> None:
     torch.testing.assert_close(found, wanted, atol=2e-5, rtol=2e-5)
     assert (rounded - wanted).abs().max() > 1e-3
     assert torch.equal(again, rounded)
-
-
-def test_halves() -> None:
-    x = torch.randn(64, 256, generator=torch.Generator().manual_seed(1)) * torch.logspace(-6, 6, 256)
-    high, low = halves(x, torch.bfloat16)
-    assert high.dtype == low.dtype == torch.bfloat16
-    assert ((high.double() + low.double() - x.double()).abs() <= x.double().abs() * 2**-16).all()
-    assert ((high.double() - x.double()).abs() > x.double().abs() * 2**-12).any()

@@ -89,6 +89,18 @@ def test_low_rank(draw, rows: int, width: int, pad: int) -> None:
     assert pad > 512 or torch.equal(alone[0], found[-1, :pad])
 
 
+@pytest.mark.parametrize("module", [kernels, plain], ids=["triton", "torch"])
+def test_halves(draw, module: ModuleType) -> None:
+    x = gapped(draw(5, 1100) * torch.logspace(-6, 6, 1100, device=DEVICE))
+    both = module.halves(x, torch.bfloat16)
+    assert both.shape == (2, 5, 1100)
+    assert both.dtype == torch.bfloat16
+    high, low = both.double()
+    # Triton's interpreter cuts where a card rounds.
+    assert ((high + low - x.double()).abs() <= x.double().abs() * 2**-14).all()
+    assert ((high - x.double()).abs() > x.double().abs() * 2**-12).any()
+
+
 @pytest.mark.parametrize(("rows", "inner"), [(3, 20), (1030, 130)])
 @pytest.mark.parametrize("up", [0, 4])
 def test_gradient_of_the_mlp(draw, rows: int, inner: int, up: int) -> None:
@@ -303,7 +315,7 @@ def test_attention_of_trees(
     qkv = torch.randn(total, (query + 2 * key) * size, generator=generator).to(DEVICE)
     blocks, trees = layout.blocks.to(DEVICE), layout.trees.to(DEVICE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels.row_attention, "tile", lambda dtype: (step, 4))
+        patch.setattr(kernels.row_attention, "tile", lambda dtype, cores: (step, 4))
         out, lse = kernels.row_attention.forward(qkv, blocks, prefix, (query, key, size), scaling, 0, trees)
 
     seen = torch.zeros(total, total, dtype=torch.bool)
@@ -352,7 +364,7 @@ def test_a_chain_is_a_row(draw, prefix: int) -> None:
 @pytest.mark.parametrize("tree", [False, True])
 def test_a_row_does_not_tell_what_it_shares(draw, tree: bool, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the last bit: alone or beside others, all of it its own or the greater part a prefix."""
-    monkeypatch.setattr(kernels.row_attention, "tile", lambda dtype: (step, 4))
+    monkeypatch.setattr(kernels.row_attention, "tile", lambda dtype, cores: (step, 4))
     # Where kernels are interpreted: some BLAS libraries sum a row in another order at another place in a tile.
     monkeypatch.setattr(np, "matmul", lambda a, b, dtype=None: (a[:, :, None] * b).sum(axis=1, dtype=dtype))
     whole, other = draw(200, 4 * 16), draw(30, 4 * 16)

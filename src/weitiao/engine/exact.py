@@ -8,6 +8,7 @@ ten times as long. The adapters are float32 and split in the same way.
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,16 +20,9 @@ WIDER = 4
 """Times as much memory a token takes meanwhile, at most."""
 
 
-def halves(x: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
-    """x float32 as a sum of two of 16 bits."""
-    high = x.to(dtype)
-    return high, (x - high).to(dtype)
-
-
-def exact_product(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def exact_product(x: torch.Tensor, weight: torch.Tensor, kernels: ModuleType) -> torch.Tensor:
     """x float32 [T, in] · weightᵀ of a 16-bit [out, in] → float32 [T, out]."""
-    high, low = halves(x, weight.dtype)
-    return _product(low, weight, _product(high, weight))
+    return _of_halves(kernels.halves(x, weight.dtype), weight)
 
 
 class Exact:
@@ -43,24 +37,29 @@ class Exact:
         b = a.new_zeros(len(group.buffer), rank * count)
         for at, (rows, part) in enumerate(zip(group.rows, group.parts[count:], strict=True)):
             b[rows, at * rank : (at + 1) * rank] = part
-        self.a = torch.cat(halves(a, dtype))
-        high, low = halves(b, dtype)
+        self.a = group.kernels.halves(a, dtype).flatten(0, 1)
+        high, low = group.kernels.halves(b, dtype)
         self.b = torch.cat([high, high, low], dim=1)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """x float32 [T, in] → float32 [T, sum of out]."""
-        group, dtype = self.group, self.group.buffer.dtype
-        out = exact_product(x, group.buffer[:, : group.width])
+        group = self.group
+        both = group.kernels.halves(x, group.buffer.dtype)
+        out = _of_halves(both, group.buffer[:, : group.width])
         if group.bias is not None:
             out += group.bias
         if group.adapted:
             # Of each half with each half of A.
-            inner = (
-                _product(torch.cat(halves(x, dtype)), self.a).unflatten(0, (2, -1)).sum(0).unflatten(1, (2, -1)).sum(1)
-            )
-            high, low = halves(inner, dtype)
+            four = _product(both.flatten(0, 1), self.a).unflatten(0, (2, -1)).unflatten(2, (2, -1))
+            high, low = group.kernels.halves(four.sum((0, 2)), both.dtype)
             _product(torch.cat([high, low, high], dim=1), self.b, out)
         return out
+
+
+def _of_halves(both: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Their sum [T, in], of [2, T, in], · weightᵀ."""
+    high, low = both
+    return _product(low, weight, _product(high, weight))
 
 
 def _product(first: torch.Tensor, second: torch.Tensor, to: torch.Tensor | None = None) -> torch.Tensor:

@@ -163,7 +163,7 @@ class Forward:
         """[N, H] → [N, V]."""
         if not self.exact:
             return self.head(hidden)  # type: ignore[no-any-return]
-        logits = exact_product(hidden, self.head.weight)
+        logits = exact_product(hidden, self.head.weight, self.kernels)
         return logits if self.head.bias is None else logits.add_(self.head.bias)
 
     def log_probabilities(self, hidden: torch.Tensor, at: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:

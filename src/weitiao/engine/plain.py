@@ -69,6 +69,12 @@ def low_rank_(x: torch.Tensor, a: torch.Tensor, out: torch.Tensor) -> None:
     torch.mm(x, a.T, out=out)
 
 
+def halves(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """x float32 [rows, width] as a sum of two of 16 bits, [2, rows, width]."""
+    high = x.to(dtype)
+    return torch.stack([high, (x - high).to(dtype)])
+
+
 def mlp_backward(
     g: torch.Tensor, both: torch.Tensor, a: torch.Tensor, inner: torch.Tensor, rank: int, up: int, noise: Noise
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

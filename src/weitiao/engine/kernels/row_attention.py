@@ -25,26 +25,26 @@ def _tile(x, rows, there, stride, SIZE: tl.constexpr):  # type: ignore[no-untype
 
 
 @triton.jit
-def _scores(q, k, seen, scale):  # type: ignore[no-untyped-def]
-    """Scores in base 2, [queries, keys]."""
-    return tl.where(seen, tl.dot(q, tl.trans(k), input_precision="ieee") * (scale * LOG2E), -1e30)
+def _scores(q, k, seen, scale, HOW: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Scores in base 2, [queries, keys]. HOW float32 is multiplied, here as below."""
+    return tl.where(seen, tl.dot(q, tl.trans(k), input_precision=HOW) * (scale * LOG2E), -1e30)
 
 
 @triton.jit
-def weighed(q, k, v, seen, scale, top, weight, value):  # type: ignore[no-untyped-def]
+def weighed(q, k, v, seen, scale, top, weight, value, HOW: tl.constexpr):  # type: ignore[no-untyped-def]
     """Softmax so far, with the keys of a tile: the highest score, the sum of weights, the weighed values."""
-    s = _scores(q, k, seen, scale)
+    s = _scores(q, k, seen, scale, HOW)
     new = tl.maximum(top, tl.max(s, 1))
     p, less = tl.exp2(s - new[:, None]), tl.exp2(top - new)
     weight = weight * less + tl.sum(p, 1)
-    value = value * less[:, None] + tl.dot(p.to(v.dtype), v, input_precision="ieee")
+    value = value * less[:, None] + tl.dot(p.to(v.dtype), v, input_precision=HOW)
     return new, weight, value
 
 
 @triton.jit
 def _of_scores(q, k, v, go, level, delta, seen, scale):  # type: ignore[no-untyped-def]
     """Probabilities, and the gradient of the scores but for the scale, [queries, keys]."""
-    p = tl.exp2(_scores(q, k, seen, scale) - level[:, None])
+    p = tl.exp2(_scores(q, k, seen, scale, "ieee") - level[:, None])
     return p, p * (tl.dot(go, tl.trans(v), input_precision="ieee") - delta[:, None])
 
 
@@ -136,7 +136,7 @@ def _forward(  # type: ignore[no-untyped-def]
                 # In halves: numbers of 64 bits by query and key take so many registers that fewer programs run at once.
                 half = tl.where(at[None, :] < 32, word.to(tl.int32)[:, None], (word >> 32).to(tl.int32)[:, None])
                 seen = ((half >> (at % 32)[None, :]) & 1) != 0
-            top, weight, value = weighed(q, k, v, seen, scale, top, weight, value)
+            top, weight, value = weighed(q, k, v, seen, scale, top, weight, value, "tf32x3")
         place = out + rows.to(tl.int64)[:, None] * stride_out + head * SIZE + tl.arange(0, SIZE)[None, :]
         tl.store(place, (value / weight[:, None]).to(out.dtype.element_ty), here[:, None])
         tl.store(lse + head * total + rows, top + tl.log2(weight), here)
@@ -271,14 +271,18 @@ def _gradient_of_prefix(  # type: ignore[no-untyped-def]
     tl.store(place + key * SIZE, dv, (keys < prefix)[:, None])
 
 
-def tile(dtype: torch.dtype) -> tuple[int, int]:
-    """Rows that a loop of products takes at a time, and the warps that share them.
+def tile(dtype: torch.dtype, cores: bool = False) -> tuple[int, int]:
+    """Rows that a loop of products takes at a time, and the warps that share them. cores: whether float32 is multiplied
+    on tensor cores.
 
-    Exact products of float32 have no tensor cores: each thread's multiplications are written out one by one. In loops
-    of 64 rows and 4 warps they are 16,000 to 25,000 a kernel, which is built for 10 to 25 seconds and then keeps its
-    numbers in tens of KiB of slow memory for each thread.
+    There a product is the sum of three of numbers of 11 bits (`tf32x3`), nearly as exact, and takes much shared memory:
+    for gradients more than smaller cards have. Elsewhere each thread's multiplications are written out one by one. In
+    loops of 64 rows and 4 warps they are 16,000 to 25,000 a kernel, which is built for 10 to 25 seconds and then keeps
+    its numbers in tens of KiB of slow memory for each thread.
     """
-    return (BLOCK, 4) if dtype.itemsize == 2 else (16, 8)
+    if dtype.itemsize == 2:
+        return BLOCK, 4
+    return (32, 4) if cores else (16, 8)
 
 
 def forward(
@@ -299,7 +303,7 @@ def forward(
     query, key, size = heads
     total, width = len(qkv), query * size + pad
     out, lse = qkv.new_empty(total, width), qkv.new_empty(query, total, dtype=torch.float32)
-    step, warps = tile(qkv.dtype)
+    step, warps = tile(qkv.dtype, cores=True)
     _forward[(len(blocks), query)](
         *(qkv, blocks, trees, out, lse, prefix, total, query, key, scaling, qkv.stride(0), width),
         *(size, BLOCK, step),

@@ -106,7 +106,7 @@ def _attend(  # type: ignore[no-untyped-def]
         where = begin + (seen * key * SIZE)[:, None] + dimension[None, :]
         there = (seen <= last)[:, None]
         k, v = tl.load(keys + where, there, 0.0), tl.load(values + where, there, 0.0)
-        top, weight, value = weighed(q, k, v, seen[None, :] <= place[:, None], scale, top, weight, value)
+        top, weight, value = weighed(q, k, v, seen[None, :] <= place[:, None], scale, top, weight, value, "ieee")
     weight = tl.where(weight == 0, 1.0, weight)
     target = out + (token * stride_out + which * SIZE)[:, None] + dimension[None, :]
     tl.store(target, (value / weight[:, None]).to(out.dtype.element_ty), here[:, None])

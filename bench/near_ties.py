@@ -1,0 +1,108 @@
+"""What it costs that float32 decides what 16 bits leave open, and what it gains: answers other than those of the same
+weights in float32, and rows a second, by the bound in nats.
+
+    python bench/near_ties.py RUN DATA [--rows 2000] [--near 0 0.15] [--passes 3]      a run of its own and its rows
+    python bench/near_ties.py --random [--rows 2048]          random labels, Qwen2-1.5B's shape, as `bench predict` has
+    python bench/near_ties.py --random --shape tiny --device cpu --rows 32                        tries the script
+
+Prints a line of JSON for each bound: `off`, rows whose text differs; `gap`, the largest difference between
+log-probabilities of labels, or of answers that are equal, in nats; and the median of the passes' rows a second, of all
+rows in one call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from weitiao.bench.agreement import gap
+from weitiao.prediction.predictor import NEAR, Predictor
+from weitiao.types import Prediction
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("data", nargs="?")
+    parser.add_argument("--random", action="store_true")
+    parser.add_argument("--rows", type=int, default=2048)
+    parser.add_argument("--near", type=float, nargs="+", default=(0.0, NEAR))
+    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--shape", default="qwen2-1.5b")
+    parser.add_argument("--device", default="cuda")
+    asked = parser.parse_args()
+    if asked.random:
+        ours, exact, examples = of_random(asked.shape, torch.device(asked.device), asked.rows)
+    else:
+        ours, exact, examples = of_run(asked.run, asked.data, asked.device, asked.rows)
+    begin = time.perf_counter()
+    reference = exact.answer(examples)
+    print(json.dumps({"float32": len(examples) / (time.perf_counter() - begin)}), flush=True)
+    del exact
+    for near in asked.near:
+        print(json.dumps(told(ours, near, examples, reference, asked.passes)), flush=True)
+
+
+def of_run(run: Path, data: str, device: str, rows: int) -> tuple[Predictor, Predictor, list[Any]]:
+    """In bfloat16, in float32, and the first rows."""
+    from weitiao.config import DataSection
+    from weitiao.data.source import iter_rows
+    from weitiao.prediction.adapter_folder import open_folder
+
+    folder = open_folder(run)
+    section = DataSection(train=data, columns=folder.told.columns, encoding=folder.told.encoding)  # type: ignore[call-arg]
+    examples = [folder.task.example(row, labelled=False) for row in islice(iter_rows(data, section), rows)]
+    ours = Predictor.open(folder, device, dtype="bfloat16")
+    return ours, Predictor.around(folder, copy.deepcopy(ours.model).float()), examples
+
+
+def of_random(shape: str, device: torch.device, rows: int) -> tuple[Predictor, Predictor, list[Any]]:
+    from weitiao.bench.answerer import adapted
+    from weitiao.bench.answerers.weitiao import predictor
+    from weitiao.bench.questions import questions
+    from weitiao.bench.shapes import SHAPES, model_maker
+    from weitiao.bench.vocabulary import write_tokenizer
+
+    folder = Path(tempfile.mkdtemp())
+    family, vocabulary = SHAPES[shape].family, SHAPES[shape].config["vocab_size"]
+    write_tokenizer(folder, family, vocabulary)
+    asked = questions("classification", folder, family, vocabulary, rows, seed=1)
+    model = adapted(model_maker(shape, device, torch.bfloat16))
+    exact = predictor(copy.deepcopy(model).float(), asked)
+    return predictor(model, asked), exact, asked.examples()
+
+
+def told(
+    ours: Predictor, near: float, examples: Sequence[Any], reference: Sequence[Prediction], passes: int
+) -> dict[str, Any]:
+    ours.near = near
+    answers = ours.answer(examples)
+    seconds = []
+    for _ in range(passes):
+        begin = time.perf_counter()
+        answers = ours.answer(examples)
+        seconds.append(time.perf_counter() - begin)
+    off = [(a.text, b.text) for a, b in zip(reference, answers, strict=True) if a.text != b.text]
+    return {
+        "near": near,
+        "rows": len(examples),
+        "off": len(off),
+        "gap": gap(reference, answers),
+        "rows_per_second": len(examples) / statistics.median(seconds),
+        "each": [round(len(examples) / one, 1) for one in seconds],
+        "others": off[:3],
+    }
+
+
+if __name__ == "__main__":
+    main()
