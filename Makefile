@@ -16,7 +16,7 @@ demo: $(STAMP)
 
 # Everything that must hold before a commit, the slow tests included; a process for each core, a file's tests in one.
 test: lint
-	$(BIN)/python -m pytest -m "" -n auto --dist loadfile
+	$(BIN)/python -m pytest -m "" -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -36,7 +36,8 @@ Call = tuple[object, ...]
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> set[Call]:
-    """Of every kernel: its name, and of each argument what Triton would build for."""
+    """Of every kernel: its name, and of each argument what Triton would build for. None is run: no call depends on what
+    another one computed."""
     seen: set[Call] = set()
 
     class Recorder:
@@ -47,7 +48,6 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> set[Call]:
             def call(*args, **options):
                 told = [kind(p, arg) for p, arg in zip(self.parameters, args, strict=True)]
                 seen.add((self.kernel.fn.__name__, *told, *sorted(options.items())))
-                self.kernel[grid](*args, **options)
 
             return call
 

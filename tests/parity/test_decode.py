@@ -226,12 +226,16 @@ def test_few_long_rows_and_many_short_ones_in_turn(setup: Setup, monkeypatch: py
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("_recorded_on_a_host")
-@pytest.mark.parametrize("recorded", [False, True], ids=["one by one", "recorded"])
+@pytest.mark.parametrize(
+    ("setup", "recorded"),
+    [(("qwen2", True), False), *((("glm4", fast), fast) for fast in (True, False))]
+    + [((name, True), True) for name in ("qwen2", "qwen2_vl", "qwen3")],
+    indirect=["setup"],
+    ids=str,
+)
 def test_by_kernels(setup: Setup, recorded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a card, with adapters that were brought up to date once; where steps are recorded, in two groups that lie
-    in any slots, of which there is too little room at first."""
-    if recorded and not setup.fast:
-        pytest.skip("layers of transformers are not recorded")
+    in any slots, of which there is too little room at first. Of each build of layers that kernels know."""
     kernels = pytest.importorskip("weitiao.engine.kernels")
     forward = Forward(setup.ours, "split", fast=setup.fast)
     forward.kernels = kernels

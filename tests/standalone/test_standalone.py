@@ -130,6 +130,8 @@ def test_entities(qwen2_folder: Path, tmp_path: Path, output_format: str) -> Non
     assert any(row["probability"] is not None for row in found)
     assert_alike(run, rows, found)
 
+    if output_format == "json":
+        return
     limit = json.loads((dest / "settings.json").read_text("utf-8"))["max_text_tokens"]
     done = alone(dest, write_rows(tmp_path / "long.jsonl", [{"text": "王小明住在南京。" * limit}]))
     assert done.returncode == 1
