@@ -58,4 +58,6 @@ for module in filter(inspect.ismodule, list(vars(kernels).values())):
 dimensions = build.Dimensions(1536, 8960, 12, 2, 128, 128, False, 151_936, 8, False, dropout=True, dtype=sys.argv[2])
 build.build(dimensions, "cpu")
 build.build_answers(dimensions, "cpu")
+if sys.argv[2] != "float32":
+    build.build_exact_answers(dimensions, "cpu")
 print(json.dumps(found))

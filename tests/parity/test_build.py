@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("triton")
 
-from parity.oracle import lora_model
+from parity.oracle import halved_model, lora_model
 from weitiao.data.collate import packed_batch
 from weitiao.data.pack import Pack, PackRow, Prompt
 from weitiao.engine import build, kernels
@@ -81,8 +81,7 @@ def test_a_step_calls_nothing_else(
             if hasattr(module, "lora_dropout"):
                 module.lora_dropout["default"] = torch.nn.Dropout(0.5)
         model.train()
-    forward = Forward(model.get_base_model(), "split")
-    forward.kernels, forward.fast = kernels, FastDecoder(forward.body, kernels)
+    forward = with_kernels(model)
     rows = tuple(PackRow(tuple(range(5 + at, 21 + at)), (9, 15), (1, 2)) for at in range(4))
     forward.loss(packed_batch(Pack(tuple(range(6)), rows))).backward()
     wanted = set(calls)
@@ -97,23 +96,9 @@ def test_a_step_calls_nothing_else(
 
 @pytest.mark.parametrize("family", ["qwen2", "glm4"])
 def test_answers_call_nothing_else(family: str, calls: set[Call], request: pytest.FixtureRequest) -> None:
-    """But what a step has called: prompts and answers in slots, one token and four, and trees of labels."""
+    """But what a step has called."""
     folder = request.getfixturevalue(f"{family}_folder")
-    forward = Forward(lora_model(folder).get_base_model(), "split")
-    forward.kernels, forward.fast = kernels, FastDecoder(forward.body, kernels)
-    tree = PackRow((9, 8, 7, 6), (0, 3), (), parents=(-1, 0, 0, 1))
-    cache = SlotCache(4, 120)
-    reader, steps = PromptReader(forward, cache, 64), Steps(forward, cache, recorded=False)
-    with torch.inference_mode():
-        read = torch.tensor([0, 1])
-        forward.log_probabilities(forward.hidden(packed_batch(Pack(tuple(range(6)), (tree,)))), read, read)
-        reader.read_prefix(range(6))
-        hidden, _ = reader.read([Prompt(tuple(range(at, at + 40))) for at in range(2)], [2, 0])
-        logits = forward.head(hidden)
-        kernels.chosen(logits, torch.full((2, -(-logits.shape[1] // 32)), -1, dtype=torch.int32))
-        for width in (1, WIDE):
-            told = torch.arange(46, 46 + width).expand(3, 2, -1)
-            steps.logits(told, torch.tensor([2, 0]), 46 + width)
+    answer(with_kernels(lora_model(folder)))
     wanted = set(calls)
     assert {"_keep", "_attend", "_chosen", "_forward", "_log_sums"} <= {str(name) for name, *_ in wanted}
     calls.clear()
@@ -123,6 +108,46 @@ def test_answers_call_nothing_else(family: str, calls: set[Call], request: pytes
     build.build_answers(dimensions, "cpu")
     missing = sorted(map(str, wanted - calls))
     assert not missing
+
+
+@pytest.mark.parametrize("family", ["qwen2", "glm4"])
+def test_answers_in_float32_call_nothing_else(family: str, calls: set[Call], request: pytest.FixtureRequest) -> None:
+    folder = request.getfixturevalue(f"{family}_folder")
+    forward = with_kernels(halved_model(folder))
+    with forward.steady(), forward.exactly():
+        calls.clear()
+        answer(forward)
+    wanted = set(calls)
+    assert {"_halves", "_forward", "_log_sums", "_chosen"} <= {str(name) for name, *_ in wanted}
+    calls.clear()
+    dimensions = Dimensions.of(json.loads((folder / "config.json").read_text("utf-8")), 4, False)
+    assert dimensions is not None
+    build.build_exact_answers(dimensions, "cpu")
+    missing = sorted(map(str, wanted - calls))
+    assert not missing
+
+
+def with_kernels(model) -> Forward:
+    forward = Forward(model.get_base_model(), "split", fast=True)
+    forward.kernels, forward.fast = kernels, FastDecoder(forward.body, kernels)
+    return forward
+
+
+def answer(forward: Forward) -> None:
+    """Trees of labels; prompts and answers in slots, one token and four."""
+    tree = PackRow((9, 8, 7, 6), (0, 3), (), parents=(-1, 0, 0, 1))
+    cache = SlotCache(4, 120)
+    reader, steps = PromptReader(forward, cache, 64), Steps(forward, cache, recorded=False)
+    with torch.inference_mode():
+        read = torch.tensor([0, 1])
+        forward.log_probabilities(forward.hidden(packed_batch(Pack(tuple(range(6)), (tree,)))), read, read)
+        reader.read_prefix(range(6))
+        hidden, _ = reader.read([Prompt(tuple(range(at, at + 40))) for at in range(2)], [2, 0])
+        logits = forward.logits(hidden)
+        kernels.chosen(logits, torch.full((2, -(-logits.shape[1] // 32)), -1, dtype=torch.int32))
+        for width in (1, WIDE):
+            told = torch.arange(46, 46 + width).expand(3, 2, -1)
+            steps.logits(told, torch.tensor([2, 0]), 46 + width)
 
 
 def test_where_there_is_no_card(qwen2_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,7 +205,6 @@ def test_a_process_that_goes_on_with_answers_is_not_waited_for(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("capability", "dtype", "shared"),
-    [(89, "bfloat16", 99), (90, "bfloat16", 227), (89, "float32", 99), (90, "float32", 227)],
 )
 def test_kernels_compile_for_cards(capability: int, dtype: str, shared: int, tmp_path: Path) -> None:
     """Down to their machine code, without a card; shared: KiB of memory that a program may have there."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-from pathlib import Path
 
 import pytest
 import torch
 
-from parity.oracle import lora_model
+from parity.oracle import halved_model
 from weitiao.data.collate import packed_batch
 from weitiao.data.pack import Pack, PackRow
 from weitiao.engine.fast_layer import unfit
@@ -18,18 +17,9 @@ from weitiao.families.base import families
 BATCH = packed_batch(Pack(tuple(range(5)), tuple(PackRow(tuple(range(at, 60)), (30, 31, 39)) for at in (10, 17, 20))))
 
 
-def halved(folder: Path) -> torch.nn.Module:
-    """In 16 bits, the adapters in float32 as PEFT keeps them; the same weights are exact in both types."""
-    model = lora_model(folder).to(torch.bfloat16).eval()
-    for name, parameter in model.named_parameters():
-        if "lora_" in name:
-            parameter.data = parameter.data.float()
-    return model
-
-
 @pytest.mark.parametrize("family", sorted(families()))
 def test_as_in_float32(family: str, request: pytest.FixtureRequest) -> None:
-    model = halved(request.getfixturevalue(f"{family}_folder"))
+    model = halved_model(request.getfixturevalue(f"{family}_folder"))
     wide = Forward(copy.deepcopy(model).float().get_base_model(), fast=True)
     ours = Forward(model.get_base_model(), fast=True)
     assert unfit(ours.body) is None

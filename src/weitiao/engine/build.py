@@ -203,9 +203,40 @@ def build_answers(d: Dimensions, device: str = "cuda") -> None:
     kernels.chosen(some(2, d.vocabulary), some(2, -(-d.vocabulary // 32), dtype=torch.int32))
 
 
+def build_exact_answers(d: Dimensions, device: str = "cuda") -> None:
+    """Call every kernel that is called where near ties of a model of 16 bits are decided in float32."""
+    import torch
+
+    from weitiao.engine import kernels
+    from weitiao.engine.room import padded
+    from weitiao.engine.split_attention import split_layout
+
+    dtype = getattr(torch, d.dtype)
+
+    def some(*size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.zeros(*size, device=device, dtype=dtype)
+
+    qkv, gate_up, pad = (padded(d.rank * adapters) for adapters in (3, 1 if d.fused else 2, 1))
+    x, weight = some(TOKENS, d.hidden), some(d.hidden, dtype=dtype)
+    for columns, delta in ((qkv, None), (qkv, x), (gate_up, x), (0, x)):
+        kernels.add_norm(x, delta, weight, 1e-6, columns)
+    for width in (d.hidden, d.rank, 2 * d.rank, 3 * d.rank):
+        kernels.halves(some(TOKENS, width), dtype)
+    heads, table = some(7, (d.query + 2 * d.key) * d.size), some(7, d.turned)
+    kernels.rotate_(heads.unflatten(1, (-1, d.size))[:, : d.query + d.key], table, table, d.interleaved, 1)
+    tree = split_layout(3, (4,), parents=((-1, 0, 0, 1),)).to(torch.device(device))
+    told = (tree.blocks, tree.prefix, (d.query, d.key, d.size), 1.0, pad, tree.trees)
+    kernels.row_attention.forward(heads, *told)
+    kernels.swiglu(some(TOKENS, 2 * d.inner), pad)
+    kernels.log_sums(some(2, d.vocabulary))
+    kernels.chosen(some(2, d.vocabulary), some(2, -(-d.vocabulary // 32), dtype=torch.int32))
+
+
 if __name__ == "__main__":
     dimensions, done = Dimensions(**json.loads(sys.argv[1])), Path(sys.argv[2])
     build(dimensions)
     done.parent.mkdir(parents=True, exist_ok=True)
     done.touch()
     build_answers(dimensions)
+    if dimensions.dtype != "float32":
+        build_exact_answers(dimensions)

@@ -11,11 +11,11 @@ would build a kernel anew for 1, for multiples of 16 and for the rest.
 from weitiao.engine.kernels import row_attention, slot_attention
 from weitiao.engine.kernels.copies import row_copier
 from weitiao.engine.kernels.dropout import add_dropped_, dropped
-from weitiao.engine.kernels.halves import halves
 from weitiao.engine.kernels.heads import heads_gradient, merge, rotate_
 from weitiao.engine.kernels.low_rank import low_rank_
 from weitiao.engine.kernels.mlp import mlp_backward, swiglu, swiglu_backward
 from weitiao.engine.kernels.norm import add_norm, add_norm_backward
+from weitiao.engine.kernels.rounding import halves
 from weitiao.engine.kernels.vocabulary import chosen, cross_entropy_, log_sums
 
 __all__ = [
