@@ -5,9 +5,9 @@ weights in float32, and rows a second, by the bound in nats.
     python bench/near_ties.py --random [--rows 2048]          random labels, Qwen2-1.5B's shape, as `bench predict` has
     python bench/near_ties.py --random --shape tiny --device cpu --rows 32                        tries the script
 
-Prints a line of JSON for each bound: `off`, rows whose text differs; `gap`, the largest difference between
-log-probabilities of labels, or of answers that are equal, in nats; and the median of the passes' rows a second, of all
-rows in one call.
+The reference is transformers' own layers in float32. Prints a line of JSON for each bound: `off`, rows whose text
+differs; `gap`, the largest difference between log-probabilities of labels, or of answers that are equal, in nats; and
+the median of the passes' rows a second, of all rows in one call.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ import torch
 from weitiao.bench.agreement import gap
 from weitiao.prediction.predictor import NEAR, Predictor
 from weitiao.types import Prediction
+
+THEIRS: dict[str, Any] = {"batch_tokens": 2048, "attention": "dense", "fast_layer": False, "triton": False}
 
 
 def main() -> None:
@@ -57,13 +59,16 @@ def of_run(run: Path, data: str, device: str, rows: int) -> tuple[Predictor, Pre
     """In bfloat16, in float32, and the first rows."""
     from weitiao.config import DataSection
     from weitiao.data.source import iter_rows
+    from weitiao.model.adapter import open_adapter
+    from weitiao.model.load import load_model
     from weitiao.prediction.adapter_folder import open_folder
 
-    folder = open_folder(run)
+    where, folder = torch.device(device), open_folder(run)
     section = DataSection(train=data, columns=folder.told.columns, encoding=folder.told.encoding)  # type: ignore[call-arg]
     examples = [folder.task.example(row, labelled=False) for row in islice(iter_rows(data, section), rows)]
-    ours = Predictor.open(folder, device, dtype="bfloat16")
-    return ours, Predictor.around(folder, copy.deepcopy(ours.model).float()), examples
+    model = open_adapter(load_model(folder.base.folder, where, torch.bfloat16, "one"), folder.path).eval().float()
+    exact = Predictor(folder.task, folder.encoder, model, budget=folder.told.max_answer_tokens, **THEIRS)
+    return Predictor.open(folder, device, dtype="bfloat16"), exact, examples
 
 
 def of_random(shape: str, device: torch.device, rows: int) -> tuple[Predictor, Predictor, list[Any]]:
@@ -78,7 +83,7 @@ def of_random(shape: str, device: torch.device, rows: int) -> tuple[Predictor, P
     write_tokenizer(folder, family, vocabulary)
     asked = questions("classification", folder, family, vocabulary, rows, seed=1)
     model = adapted(model_maker(shape, device, torch.bfloat16))
-    exact = predictor(copy.deepcopy(model).float(), asked)
+    exact = predictor(copy.deepcopy(model).float(), asked, **THEIRS)
     return predictor(model, asked), exact, asked.examples()
 
 

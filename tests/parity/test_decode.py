@@ -25,7 +25,7 @@ from weitiao.data.prefix import common_prefix
 from weitiao.engine import graphs, slots
 from weitiao.engine.fast_layer import FastDecoder
 from weitiao.engine.forward import Forward
-from weitiao.engine.slot_steps import WIDE
+from weitiao.engine.slot_steps import WIDE, Steps
 from weitiao.engine.slots import SlotCache
 from weitiao.families.base import families, family_of
 from weitiao.families.tokenizer import TextTokenizer
@@ -84,6 +84,7 @@ class Setup:
         budget: int = BUDGET,
         slots: int = 100,
         decoder: Decoder | None = None,
+        drafts: Sequence[Sequence[int]] = (),
     ) -> list[Decoded]:
         prompts, grammars = self.asked(rows)
         prefix = common_prefix([self.encoder.prompt(self.example(text, self.encoder.task)) for text in rows])  # type: ignore[arg-type]
@@ -96,7 +97,7 @@ class Setup:
             decoder.recorded = self.recorded
         compiler = GrammarCompiler(chat.tokenizer, self.ours.lm_head.out_features, chat.stop)
         own = [Prompt(prompt[len(prefix) :]) for prompt in prompts]
-        return decoder.decode(prefix, own, compiler.guide(grammars), slots)
+        return decoder.decode(prefix, own, compiler.guide(grammars), slots, drafts=drafts)
 
     def by_brute_force(self, text: str, budget: int) -> Decoded:
         """Greedy, one text, no cache: the likeliest token that the grammar allows, until the stop."""
@@ -176,6 +177,25 @@ def test_guesses_change_nothing(setup: Setup, wide: bool, monkeypatch: pytest.Mo
     [found] = setup.decode([TEXTS[2]], budget=24)
     setup.assert_equal([TEXTS[2]], [found], 24)
     assert (WIDE in steps[2:]) == wide
+
+
+@pytest.mark.parametrize("gone", ["nothing", "a piece", "all"])
+def test_drafts_change_nothing(setup: Setup, gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Right ones are read at once; behind what is missing in one, its end is found again."""
+    steps = []
+    logits = Steps.logits
+    monkeypatch.setattr(Steps, "logits", lambda self, told, *rest: steps.append(told) or logits(self, told, *rest))
+    answers = [setup.by_brute_force(text, BUDGET).ids for text in TEXTS]
+    cut = {"nothing": slice(0), "a piece": slice(4, 6), "all": slice(None)}[gone]
+    drafts = [[token for at, token in enumerate(ids) if at not in range(*cut.indices(len(ids)))] for ids in answers]
+    setup.assert_equal(TEXTS, setup.decode(TEXTS, drafts=drafts))
+    longest = max(map(len, answers))
+    if gone == "nothing":
+        assert len(steps) == 1
+    elif gone == "a piece":
+        assert len(steps) <= longest / 2
+    else:
+        assert len(steps) >= longest - 1
 
 
 @pytest.fixture

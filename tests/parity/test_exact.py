@@ -14,12 +14,13 @@ from weitiao.engine.fast_layer import unfit
 from weitiao.engine.forward import Forward
 from weitiao.families.base import families
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BATCH = packed_batch(Pack(tuple(range(5)), tuple(PackRow(tuple(range(at, 60)), (30, 31, 39)) for at in (10, 17, 20))))
 
 
 @pytest.mark.parametrize("family", sorted(families()))
 def test_as_in_float32(family: str, request: pytest.FixtureRequest) -> None:
-    model = halved_model(request.getfixturevalue(f"{family}_folder"))
+    model = halved_model(request.getfixturevalue(f"{family}_folder")).to(DEVICE)
     wide = Forward(copy.deepcopy(model).float().get_base_model(), fast=True)
     ours = Forward(model.get_base_model(), fast=True)
     assert unfit(ours.body) is None

@@ -172,7 +172,8 @@ class Run:
             if self._take(answer, token, chance):
                 ids = self.prompts[answer].ids
                 place = self.prefix + len(ids)
-                slot = Slot(answer, at, place, position - place, Guesser(ids), [token])
+                known = [*ids, *self.drafts[answer]] if self.drafts else ids
+                slot = Slot(answer, at, place, position - place, Guesser(known), [token])
                 slot.guesser.add(token)
                 yield slot
 
@@ -246,11 +247,14 @@ class Run:
         return WIDE if any(len(slot.waiting) > 1 for slot in active) else 1
 
     def _guess_drafts(self, active: Sequence[Slot]) -> int:
-        """What is left of the drafts of answers that have gone as these so far."""
+        """What is left of the drafts; where an answer has left its draft, what followed its last tokens there."""
+        longest = max(map(len, self.drafts))
         for slot in active:
             ids, draft = self.out[slot.answer].ids, self.drafts[slot.answer]
             if list(draft[: len(ids)]) == ids:
                 slot.waiting += draft[len(ids) :]
+            else:
+                slot.waiting += slot.guesser.guess((), min(longest, self.budget - len(ids)))
         return max(len(slot.waiting) for slot in active)
 
     def _accept(self, slot: Slot, tokens: Sequence[int], chances: Sequence[float]) -> int:
