@@ -35,6 +35,6 @@ def test_as_in_float32(family: str, request: pytest.FixtureRequest) -> None:
         again = ours.hidden(BATCH)
         torch.testing.assert_close(chances, wide.log_probabilities(wanted, at, tokens), atol=1e-4, rtol=0)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, wanted, atol=2e-5, rtol=2e-5)
+    torch.testing.assert_close(found, wanted, atol=5e-5, rtol=5e-5)
     assert (rounded - wanted).abs().max() > 1e-3
     assert torch.equal(again, rounded)
