@@ -205,6 +205,7 @@ def test_a_process_that_goes_on_with_answers_is_not_waited_for(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("capability", "dtype", "shared"),
+    [(89, "bfloat16", 99), (90, "bfloat16", 227), (89, "float32", 99)],
 )
 def test_kernels_compile_for_cards(capability: int, dtype: str, shared: int, tmp_path: Path) -> None:
     """Down to their machine code, without a card; shared: KiB of memory that a program may have there."""
