@@ -31,8 +31,8 @@ ROOT = Path(__file__).parents[2]
 LEARNT = ("training.max_steps=40", "training.samples_per_step=16", "training.save_steps=100", "data.test=0.3")
 ALONE = """
 import runpy, sys
-sys.modules["weitiao"] = None
-folder, *sys.argv[1:] = sys.argv[1:]
+absent, folder, *sys.argv[1:] = sys.argv[1:]
+sys.modules.update(dict.fromkeys(absent.split()))
 sys.path.insert(0, folder)
 runpy.run_path(folder + "/predict.py", run_name="__main__")
 """
@@ -47,9 +47,9 @@ ODD = (
 """Texts that name control tokens or placeholders, or that a tokenizer normalises."""
 
 
-def alone(folder: Path, rows: Path | str, *options: str) -> subprocess.CompletedProcess[str]:
-    """`predict.py` in a process of its own, which finds no weitiao."""
-    command = [sys.executable, "-I", "-c", ALONE, str(folder), str(rows), *options]
+def alone(folder: Path, rows: Path | str, absent: str = "weitiao") -> subprocess.CompletedProcess[str]:
+    """`predict.py` in a process of its own, which finds none of `absent`."""
+    command = [sys.executable, "-I", "-c", ALONE, absent, str(folder), str(rows)]
     return subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
 
 
@@ -174,7 +174,7 @@ def test_tables(qwen2_folder: Path, tmp_path: Path) -> None:
         writer = csv.DictWriter(file, ["编号", "评论%"])
         writer.writeheader()
         writer.writerows(rows)
-    command = [sys.executable, "-I", "-c", ALONE, str(dest), str(source)]
+    command = [sys.executable, "-I", "-c", ALONE, "weitiao", str(dest), str(source)]
     done = subprocess.run(command, capture_output=True)
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(codecs.BOM_UTF8)
@@ -184,7 +184,8 @@ def test_tables(qwen2_folder: Path, tmp_path: Path) -> None:
         assert row == {name: str(value) for name, value in answer.items()} | {"probability": row["probability"]}
         assert row["probability"] == f"{answer['probability']:.6g}"
 
-    usage = " ".join(alone(dest, "--help").stdout.split())
+    # What needs no model does not wait for torch.
+    usage = " ".join(alone(dest, "--help", "weitiao torch transformers").stdout.split())
     assert ".jsonl, .txt or .csv; - reads standard input. Of a row is read the text in '评论%'" in usage
     for name, content, why in (
         ("a.csv", "编号,评论%\n1,好,很好\n", "a.csv:2: 3 cells, but the header has 2; quote a cell with a comma"),
@@ -193,7 +194,7 @@ def test_tables(qwen2_folder: Path, tmp_path: Path) -> None:
         ("a.xlsx", "x", "a.xlsx: wanted .jsonl, .txt, .csv, or - for standard input"),
     ):
         (tmp_path / name).write_text(content, "utf-8")
-        done = alone(dest, tmp_path / name)
+        done = alone(dest, tmp_path / name, "weitiao torch transformers")
         assert done.returncode == 1
         assert done.stdout == ""
         assert why in done.stderr
@@ -209,7 +210,7 @@ def test_the_same_ids(request: pytest.FixtureRequest, tmp_path: Path, family: st
     (tmp_path / "out").mkdir()
     write_standalone(folder, tmp_path / "out", merged=False)
     assert "Say {text}. " in (tmp_path / "out" / "prompt.txt").read_text("utf-8")
-    program = module(tmp_path / "out" / "language_model.py")
+    program = module(tmp_path / "out" / "text.py")
     text = program.Text()
     for told in (*ODD, *THINGS, "质量不错。" * 40, "ab " * 12 + "…" + "é" * 40):
         example = folder.task.example(Row({"text": told}, "rows", 1), labelled=False)

@@ -13,9 +13,9 @@ import llguidance.numpy
 import numpy as np
 import torch
 from entity_formats import FORMATS
-from language_model import HERE, SETTINGS, STOP, calibrated
 from llguidance import LLMatcher, LLTokenizer
 from spans import Source, chunks, nfc, places
+from text import HERE, SETTINGS, STOP, calibrated
 from token_places import TokenPlaces
 
 NOTHING = SETTINGS["nothing"]

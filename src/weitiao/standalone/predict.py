@@ -16,9 +16,8 @@ import argparse
 import json
 import sys
 
-import torch
-from language_model import HERE, SETTINGS, STOP, Model, Text, calibrated, softmax
 from rows import is_table, rows_of, show
+from text import HERE, SETTINGS, STOP, Text, calibrated, softmax
 
 
 class Labels:
@@ -39,10 +38,8 @@ class FreeText:
 
     def __init__(self, text, model):
         self.text, self.model = text, model
-        self.mask = torch.zeros(model.vocabulary, dtype=torch.bool)
-        self.mask[: text.full.get_vocab_size()] = True
-        self.mask[[id for id in text.full.get_added_tokens_decoder() if id < model.vocabulary]] = False
-        self.mask[STOP] = True
+        known = range(min(text.full.get_vocab_size(), model.vocabulary))
+        self.mask = model.mask([*{*known}.difference(text.full.get_added_tokens_decoder()), STOP])
 
     def answer(self, row, prompt):
         ids, chances, complete = self.model.write(prompt, lambda ids: self.mask)
@@ -99,6 +96,8 @@ def main():
     arguments = parser.parse_args()
     text = Text()
     rows = [(row, prompt_of(text, place, row)) for place, row in rows_of(arguments.input)]
+    from language_model import Model  # it imports torch, for which no bad row has to wait
+
     model = Model(arguments.base)
     if SETTINGS["task"] == "ner":
         from entities import Entities as Task

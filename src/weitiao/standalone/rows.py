@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from language_model import SETTINGS
+from text import SETTINGS
 
 KINDS = (".jsonl", ".txt", ".csv")
 LONGEST_CELL = 1 << 24

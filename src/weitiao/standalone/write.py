@@ -1,6 +1,7 @@
 """What a standalone folder holds: files of ours as they are, and what parts this run from others.
 
-predict.py, rows.py, language_model.py    the program; for entities also entities.py and the files that it imports
+predict.py, rows.py, text.py,
+language_model.py                         the program; for entities also entities.py and the files that it imports
 prompt.txt                                what the model sees, control tokens by name, with {text} for the text
 labels.json | grammar.lark                what an answer may be
 settings.json, requirements.txt           the base model, stop ids, limits, temperature; versions
@@ -25,7 +26,7 @@ from weitiao.run_folder import write_json
 from weitiao.standalone.prompt import row_settings, written_prompt
 from weitiao.tasks.ner import NOTHING
 
-PROGRAM = tuple(("weitiao.standalone", name) for name in ("predict.py", "rows.py", "language_model.py"))
+PROGRAM = tuple(("weitiao.standalone", name) for name in ("predict.py", "rows.py", "text.py", "language_model.py"))
 FILES = {
     "classification": PROGRAM,
     "generation": PROGRAM,
