@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -69,6 +70,16 @@ def test_kept_while_nothing_changes(qwen2_folder: Path) -> None:
     assert forward.fast._settled is kept
     apart(forward)
     assert not forward.fast._settled, "training needs the memory"
+
+
+def test_not_where_memory_is_short(qwen2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward = Forward(lora_model(qwen2_folder).get_base_model(), fast=True)
+    assert forward.fast is not None
+    needed = sum(group.buffer.nbytes for group in forward.fast.groups)
+    for free, there in ((2 * needed - 1, False), (2 * needed, True)):
+        monkeypatch.setattr(settled.psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        with forward.steady(many=True):
+            assert all(bool(group.instead) == there for group in forward.fast.groups)
 
 
 def test_gradients_after_predictions(qwen2_folder: Path) -> None:

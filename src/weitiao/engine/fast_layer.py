@@ -24,7 +24,7 @@ from weitiao.engine.attention_plan import AttentionPlan
 from weitiao.engine.exact import Exact
 from weitiao.engine.lora_gemm import FoldedMlp, LoraGroup, adapters_copied, foldable, groupable
 from weitiao.engine.pieces import AddNorm, Rotate, Swiglu
-from weitiao.engine.settled import Settled, can_settle
+from weitiao.engine.settled import Settled, can_settle, room_for
 from weitiao.engine.slots import SlotPlan
 from weitiao.engine.split_attention import Heads, SplitAttention
 
@@ -62,7 +62,7 @@ class FastDecoder:
         self.refresh()
         if many and self._can_settle:
             if not (self._settled and all(one.current() for one in self._settled)):
-                self._settled = list(map(Settled, self.groups))
+                self._settled = list(map(Settled, self.groups)) if room_for(self.groups) else []
             self._use(self._settled)
         self._steady = True
         try:

@@ -11,6 +11,7 @@ import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import psutil
 import torch
 from torch.nn import functional as F
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 BYTES = 2 * 2**30
 """Most that they may take: those of a model with half a billion weights do, of one with more a laptop has no room."""
+SPARE = 2
+"""Times as much as they take has to be free: the rest is for what is computed with them."""
 
 
 class Settled:
@@ -52,7 +55,15 @@ def packing() -> bool:
     return there and platform.machine().lower() in ("x86_64", "amd64")
 
 
+def room_for(groups: Sequence[LoraGroup]) -> bool:
+    """Whether the machine has memory for all of them now."""
+    return bool(psutil.virtual_memory().available >= SPARE * _bytes(groups))
+
+
 def can_settle(groups: Sequence[LoraGroup]) -> bool:
-    weights = [group.buffer for group in groups]
-    small = sum(weight.nbytes for weight in weights) <= BYTES
-    return small and all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights)
+    here = all(group.buffer.device.type == "cpu" and group.buffer.dtype == torch.float32 for group in groups)
+    return here and _bytes(groups) <= BYTES
+
+
+def _bytes(groups: Sequence[LoraGroup]) -> int:
+    return sum(group.buffer.nbytes for group in groups)
