@@ -2,8 +2,8 @@
 open.
 
 A state is the sum of two halves of 16 bits, x = high + low, exact to 2⁻¹⁷; each is multiplied with the weights as they
-are, and the products are summed in float32. So products take twice as long as in 16 bits, where in float32 they take
-ten times as long. The adapters are float32 and split in the same way.
+are, on tensor cores, and the products are summed in float32. That takes three times as long as in 16 bits (decision
+0023). The adapters are float32 and split in the same way.
 """
 
 from __future__ import annotations
