@@ -29,7 +29,7 @@ def apart(forward: Forward) -> torch.Tensor:
 
 def together(forward: Forward) -> torch.Tensor:
     assert forward.fast is not None
-    with torch.inference_mode(), forward.steady(many=True):
+    with torch.inference_mode(), forward.steady(rows=2048):
         found = forward.hidden(BATCH)
         assert all(group.instead for group in forward.fast.groups)
         assert torch.equal(found, forward.hidden(BATCH))
@@ -40,9 +40,9 @@ def together(forward: Forward) -> torch.Tensor:
 @pytest.mark.parametrize("family", sorted(families()))
 def test_as_apart(family: str, packing: bool, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also after the adapters were trained, and without them."""
-    if packing and not settled.packing():
+    if packing and not settled.packing(rows=1):
         pytest.skip("oneDNN is not here")
-    monkeypatch.setattr(settled, "packing", lambda: packing)
+    monkeypatch.setattr(settled, "packing", lambda rows: packing)
     model = lora_model(request.getfixturevalue(f"{family}_folder")).eval()
     forward = Forward(model.get_base_model(), fast=True)
     first = apart(forward)
@@ -72,13 +72,23 @@ def test_kept_while_nothing_changes(qwen2_folder: Path) -> None:
     assert not forward.fast._settled, "training needs the memory"
 
 
+@pytest.mark.skipif(not settled.packing(rows=1), reason="oneDNN is not here")
+@pytest.mark.parametrize(("processor", "always"), [("Intel(R) Xeon(R) Processor", False), ("AMD EPYC 7763", True)])
+def test_by_the_faster_library(processor: str, always: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    settled._intel.cache_clear()
+    monkeypatch.setattr(settled, "processor", lambda: processor)
+    assert settled.packing(settled.FEW - 1)
+    assert settled.packing(settled.FEW) == always
+    settled._intel.cache_clear()
+
+
 def test_not_where_memory_is_short(qwen2_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forward = Forward(lora_model(qwen2_folder).get_base_model(), fast=True)
     assert forward.fast is not None
     needed = sum(group.buffer.nbytes for group in forward.fast.groups)
     for free, there in ((2 * needed - 1, False), (2 * needed, True)):
         monkeypatch.setattr(settled.psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
-        with forward.steady(many=True):
+        with forward.steady(rows=2048):
             assert all(bool(group.instead) == there for group in forward.fast.groups)
 
 

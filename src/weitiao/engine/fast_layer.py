@@ -56,13 +56,13 @@ class FastDecoder:
         self._can_settle, self._settled = can_settle(groups), list[Settled]()
 
     @contextmanager
-    def steady(self, many: bool = False) -> Iterator[None]:
-        """Meanwhile the adapters stay what they are now, and are brought up to date no more. many: whether enough is
-        computed meanwhile that weights are worth to be `Settled`, where they can be."""
+    def steady(self, rows: int = 0) -> Iterator[None]:
+        """Meanwhile the adapters stay what they are now, and are brought up to date no more. rows: where enough is
+        computed meanwhile that weights are worth to be `Settled`, if they can be, how many most products have."""
         self.refresh()
-        if many and self._can_settle:
+        if rows and self._can_settle:
             if not (self._settled and all(one.current() for one in self._settled)):
-                self._settled = list(map(Settled, self.groups)) if room_for(self.groups) else []
+                self._settled = [Settled(group, rows) for group in self.groups] if room_for(self.groups) else []
             self._use(self._settled)
         self._steady = True
         try:

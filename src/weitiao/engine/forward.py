@@ -68,9 +68,9 @@ class Forward:
             return None
         return self.kernels if self.fast.layers[0].heads.size in POWERS else None
 
-    def steady(self, many: bool = False) -> contextlib.AbstractContextManager[None]:
-        """Meanwhile the adapters do not change, which need not be looked at in every pass. many: as `FastDecoder`'s."""
-        return contextlib.nullcontext() if self.fast is None else self.fast.steady(many)
+    def steady(self, rows: int = 0) -> contextlib.AbstractContextManager[None]:
+        """Meanwhile the adapters do not change, which need not be looked at in every pass. rows: as `FastDecoder`'s."""
+        return contextlib.nullcontext() if self.fast is None else self.fast.steady(rows)
 
     @contextlib.contextmanager
     def exactly(self) -> Iterator[None]:
