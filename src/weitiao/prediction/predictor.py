@@ -189,9 +189,10 @@ class Predictor:
         was_training = self.model.training
         self.model.eval()
         # Prompts with labels are packed; answers are written by few at a time.
-        rows = self.batch_tokens if self.task.lists_labels else MANY
+        together = self.batch_tokens if self.task.lists_labels else MANY
+        rows = together if len(examples) >= MANY else 0
         try:
-            with torch.inference_mode(), self.forward.steady(rows * (len(examples) >= MANY)), nothing_collected():
+            with torch.inference_mode(), self.forward.steady(rows), nothing_collected():
                 if self.task.lists_labels:
                     answers = self._labelled.answers(examples, advance, decoding, self.near)
                 else:

@@ -26,7 +26,7 @@ def _tile(x, rows, there, stride, SIZE: tl.constexpr):  # type: ignore[no-untype
 
 @triton.jit
 def _scores(q, k, seen, scale, HOW: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Scores in base 2, [queries, keys]. HOW float32 is multiplied, here as below."""
+    """Scores in base 2, [queries, keys]. HOW: the `input_precision` of float32."""
     return tl.where(seen, tl.dot(q, tl.trans(k), input_precision=HOW) * (scale * LOG2E), -1e30)
 
 
