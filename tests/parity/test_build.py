@@ -14,12 +14,12 @@ import torch
 
 pytest.importorskip("triton")
 
+from parity.by_kernels import with_kernels
 from parity.oracle import halved_model, lora_model
 from weitiao.data.collate import packed_batch
 from weitiao.data.pack import Pack, PackRow, Prompt
 from weitiao.engine import build, kernels
 from weitiao.engine.build import Building, Dimensions, build_ahead
-from weitiao.engine.fast_layer import FastDecoder
 from weitiao.engine.forward import Forward
 from weitiao.engine.slot_prompts import PromptReader
 from weitiao.engine.slot_steps import WIDE, Steps
@@ -81,7 +81,7 @@ def test_a_step_calls_nothing_else(
             if hasattr(module, "lora_dropout"):
                 module.lora_dropout["default"] = torch.nn.Dropout(0.5)
         model.train()
-    forward = with_kernels(model)
+    forward = with_kernels(model, kernels)
     rows = tuple(PackRow(tuple(range(5 + at, 21 + at)), (9, 15), (1, 2)) for at in range(4))
     forward.loss(packed_batch(Pack(tuple(range(6)), rows))).backward()
     wanted = set(calls)
@@ -98,7 +98,7 @@ def test_a_step_calls_nothing_else(
 def test_answers_call_nothing_else(family: str, calls: set[Call], request: pytest.FixtureRequest) -> None:
     """But what a step has called."""
     folder = request.getfixturevalue(f"{family}_folder")
-    answer(with_kernels(lora_model(folder)))
+    answer(with_kernels(lora_model(folder), kernels))
     wanted = set(calls)
     assert {"_keep", "_attend", "_chosen", "_forward", "_log_sums"} <= {str(name) for name, *_ in wanted}
     calls.clear()
@@ -113,7 +113,7 @@ def test_answers_call_nothing_else(family: str, calls: set[Call], request: pytes
 @pytest.mark.parametrize("family", ["qwen2", "glm4"])
 def test_answers_in_float32_call_nothing_else(family: str, calls: set[Call], request: pytest.FixtureRequest) -> None:
     folder = request.getfixturevalue(f"{family}_folder")
-    forward = with_kernels(halved_model(folder))
+    forward = with_kernels(halved_model(folder), kernels)
     with forward.steady(), forward.exactly():
         calls.clear()
         answer(forward)
@@ -125,12 +125,6 @@ def test_answers_in_float32_call_nothing_else(family: str, calls: set[Call], req
     build.build_exact_answers(dimensions, "cpu")
     missing = sorted(map(str, wanted - calls))
     assert not missing
-
-
-def with_kernels(model) -> Forward:
-    forward = Forward(model.get_base_model(), "split", fast=True)
-    forward.kernels, forward.fast = kernels, FastDecoder(forward.body, kernels)
-    return forward
 
 
 def answer(forward: Forward) -> None:

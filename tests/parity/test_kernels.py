@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 pytest.importorskip("triton")
 
+from parity.by_kernels import with_kernels
 from parity.oracle import TOLERANCE, gradients, lora_model, worst_error
 from weitiao.data.collate import packed_batch
 from weitiao.data.pack import Pack, PackRow
 from weitiao.engine import kernels, plain
 from weitiao.engine.attention_plan import AttentionPlan
-from weitiao.engine.fast_layer import FastDecoder
-from weitiao.engine.forward import Forward
 from weitiao.engine.split_attention import Heads, split_layout
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -237,12 +236,6 @@ def test_a_model(family: str, request: pytest.FixtureRequest, monkeypatch: pytes
     error, name = worst_error(found[0][1], found[1][1])
     assert error <= TOLERANCE, f"{name}: {error:.2e}"
     assert len(called) == 2  # layers
-
-
-def with_kernels(model, module: ModuleType) -> Forward:
-    forward = Forward(model.get_base_model(), "split")
-    forward.kernels, forward.fast = module, FastDecoder(forward.body, module)
-    return forward
 
 
 def test_sixteen_bits(draw) -> None:

@@ -20,9 +20,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weitiao.hub.cache import cache_root
+
+if TYPE_CHECKING:
+    import torch
 
 PATIENCE = 30.0
 """Seconds that a run waits for the process when it needs the kernels: it is ahead, and two build no faster."""
@@ -180,17 +183,13 @@ def build_answers(d: Dimensions, device: str = "cuda") -> None:
     from weitiao.engine import kernels
     from weitiao.engine.room import padded
     from weitiao.engine.slot_steps import WIDE
-    from weitiao.engine.split_attention import split_layout
 
     dtype, pad = getattr(torch, d.dtype), padded(d.rank)
 
     def some(*size: int, dtype: torch.dtype = dtype) -> torch.Tensor:
         return torch.zeros(*size, device=device, dtype=dtype)
 
-    tree = split_layout(3, (4,), parents=((-1, 0, 0, 1),)).to(torch.device(device))
     heads = some(TOKENS, (d.query + 2 * d.key) * d.size)
-    told = (tree.blocks, tree.prefix, (d.query, d.key, d.size), 1.0, pad, tree.trees)
-    kernels.row_attention.forward(heads[:7], *told)
     keys, values = (some(TOKENS, TOKENS, d.key, d.size) for _ in range(2))
     table = some(TOKENS, d.turned)
     for new in (1, WIDE, TOKENS):
@@ -199,8 +198,7 @@ def build_answers(d: Dimensions, device: str = "cuda") -> None:
         kernels.slot_attention.attend(heads, places, slots, keys, values, 1.0, pad)
     for columns in {pad, padded(3 * d.rank), padded((1 if d.fused else 2) * d.rank)}:
         kernels.low_rank_(some(2, d.hidden), some(columns, d.hidden), some(2, columns))
-    kernels.log_sums(some(2, d.vocabulary))
-    kernels.chosen(some(2, d.vocabulary), some(2, -(-d.vocabulary // 32), dtype=torch.int32))
+    _choose(d, dtype, device)
 
 
 def build_exact_answers(d: Dimensions, device: str = "cuda") -> None:
@@ -209,7 +207,6 @@ def build_exact_answers(d: Dimensions, device: str = "cuda") -> None:
 
     from weitiao.engine import kernels
     from weitiao.engine.room import padded
-    from weitiao.engine.split_attention import split_layout
 
     dtype = getattr(torch, d.dtype)
 
@@ -224,12 +221,25 @@ def build_exact_answers(d: Dimensions, device: str = "cuda") -> None:
         kernels.halves(some(TOKENS, width), dtype)
     heads, table = some(7, (d.query + 2 * d.key) * d.size), some(7, d.turned)
     kernels.rotate_(heads.unflatten(1, (-1, d.size))[:, : d.query + d.key], table, table, d.interleaved, 1)
-    tree = split_layout(3, (4,), parents=((-1, 0, 0, 1),)).to(torch.device(device))
-    told = (tree.blocks, tree.prefix, (d.query, d.key, d.size), 1.0, pad, tree.trees)
-    kernels.row_attention.forward(heads, *told)
     kernels.swiglu(some(TOKENS, 2 * d.inner), pad)
-    kernels.log_sums(some(2, d.vocabulary))
-    kernels.chosen(some(2, d.vocabulary), some(2, -(-d.vocabulary // 32), dtype=torch.int32))
+    _choose(d, torch.float32, device)
+
+
+def _choose(d: Dimensions, dtype: torch.dtype, device: str) -> None:
+    """Trees of labels, and the tokens that are chosen, with states of this type."""
+    import torch
+
+    from weitiao.engine import kernels
+    from weitiao.engine.room import padded
+    from weitiao.engine.split_attention import split_layout
+
+    tree = split_layout(3, (4,), parents=((-1, 0, 0, 1),)).to(torch.device(device))
+    heads = torch.zeros(7, (d.query + 2 * d.key) * d.size, device=device, dtype=dtype)
+    told = (tree.blocks, tree.prefix, (d.query, d.key, d.size), 1.0, padded(d.rank), tree.trees)
+    kernels.row_attention.forward(heads, *told)
+    logits = torch.zeros(2, d.vocabulary, device=device, dtype=dtype)
+    kernels.log_sums(logits)
+    kernels.chosen(logits, torch.zeros(2, -(-d.vocabulary // 32), device=device, dtype=torch.int32))
 
 
 if __name__ == "__main__":
