@@ -110,7 +110,8 @@ def test_the_tree_names_only_what_exists(readme: str) -> None:
 def test_the_tree_leaves_out_no_module_and_no_package(readme: str) -> None:
     modules = {path.relative_to(ROOT) for path in PACKAGE.rglob("*.py") if path.name != "__init__.py"}
     packages = {path.parent.relative_to(ROOT) for path in PACKAGE.rglob("*/__init__.py")}
-    assert not sorted(map(str, (modules | packages) - set(tree(readme))))
+    scripts = {path.relative_to(ROOT) for path in (ROOT / "bench").glob("*.py")}
+    assert not sorted(map(str, (modules | packages | scripts) - set(tree(readme))))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
