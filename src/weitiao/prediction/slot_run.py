@@ -29,6 +29,8 @@ PREFILL = {"cuda": 16_384, "cpu": 512}
 """Tokens of prompts that are read at once, if they have no images."""
 BUSY = {"cuda": 256, "cpu": 20}
 """Tokens that are computed in the time in which all weights are read; on a CPU measured (16 to 25)."""
+DRAFTED = 48
+"""Most tokens of a draft that a step looks at: all of most answers, while one long answer does not widen the others."""
 
 
 class Run:
@@ -248,13 +250,13 @@ class Run:
 
     def _guess_drafts(self, active: Sequence[Slot]) -> int:
         """What is left of the drafts; where an answer has left its draft, what followed its last tokens there."""
-        longest = max(map(len, self.drafts))
+        most = min(DRAFTED, max(map(len, self.drafts)))
         for slot in active:
             ids, draft = self.out[slot.answer].ids, self.drafts[slot.answer]
             if list(draft[: len(ids)]) == ids:
-                slot.waiting += draft[len(ids) :]
+                slot.waiting += draft[len(ids) :][:most]
             else:
-                slot.waiting += slot.guesser.guess((), min(longest, self.budget - len(ids)))
+                slot.waiting += slot.guesser.guess((), min(most, self.budget - len(ids)))
         return max(len(slot.waiting) for slot in active)
 
     def _accept(self, slot: Slot, tokens: Sequence[int], chances: Sequence[float]) -> int:

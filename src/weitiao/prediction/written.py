@@ -10,6 +10,7 @@ from weitiao.engine.forward import Forward
 from weitiao.prediction.decode import Decoder
 from weitiao.prediction.grammar import GrammarCompiler, Guide
 from weitiao.prediction.prompts import Prompts
+from weitiao.prediction.slot_run import DRAFTED
 from weitiao.prediction.slot_state import Decoded
 from weitiao.prediction.token_places import TokenPlaces
 from weitiao.prediction.windows import Advance, Windows
@@ -20,8 +21,8 @@ SLOTS = 16
 """Times as many tokens as a batch has may lie in the slots of answers that are being written, if the card has room: K
 and V take less than what is computed."""
 ALIKE = 4
-GUESSED = 1024
-"""Tokens of drafts that are looked at in one step, each with the logits of all tokens."""
+GUESSED = 16
+"""Times fewer tokens of drafts are looked at in one step: each has the logits of all tokens."""
 
 
 class Written:
@@ -83,7 +84,7 @@ class Written:
                 guesses = [drafts[row] for row in these] if drafts else []
                 slots = SLOTS * self.prompts.batch_tokens // max(sizes[at] for at in group)
                 if guesses:
-                    slots = GUESSED // (1 + max(map(len, guesses)))
+                    slots = self.prompts.batch_tokens // GUESSED // (1 + min(DRAFTED, max(map(len, guesses))))
                 decoder.decode(
                     prefix,
                     [prompts[at] for at in group],
