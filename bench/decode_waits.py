@@ -2,10 +2,11 @@
 at work.
 
     python bench/decode_waits.py [--rows 4096] [--passes 3]           entities, Qwen2-1.5B's shape, on a card
+    python bench/decode_waits.py --run RUN --data DATA [--near 0]     a run of its own and the first rows of a file
     python bench/decode_waits.py --shape tiny --rows 64 --device cpu  tries the script
 
-Random weights and rows as in `weitiao bench predict`. Seconds of the main thread, each part without the others inside
-of it; `card busy` is the sum of all kernels, of one more pass under torch's profiler, which is slower.
+Without a run, random weights and rows as in `weitiao bench predict`. Seconds of the main thread, each part without the
+others inside of it; `card busy` is the sum of all kernels, of one more pass under torch's profiler, which is slower.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import Future
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +29,14 @@ from weitiao.bench.answerers.weitiao import predictor
 from weitiao.bench.questions import questions
 from weitiao.bench.shapes import SHAPES, model_maker
 from weitiao.bench.vocabulary import write_tokenizer
+from weitiao.config import DataSection
+from weitiao.data.source import iter_rows
 from weitiao.engine.slot_prompts import PromptReader
 from weitiao.engine.slot_steps import Steps
 from weitiao.model.load import choose_dtype
 from weitiao.prediction import slot_run, slot_state
+from weitiao.prediction.adapter_folder import open_folder
+from weitiao.prediction.predictor import Predictor
 from weitiao.prediction.prompts import Prompts
 from weitiao.prediction.windows import Windows
 from weitiao.prediction.written import Written
@@ -83,26 +89,44 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=3)
     parser.add_argument("--shape", default="qwen2-1.5b", choices=SHAPES)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--run", type=Path)
+    parser.add_argument("--data")
+    parser.add_argument("--near", type=float, help="nats within which float32 decides, of a run")
     asked = parser.parse_args()
-    device, shape = torch.device(asked.device), SHAPES[asked.shape]
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        write_tokenizer(folder, shape.family, shape.config["vocab_size"])
-        rows = questions("ner", folder, shape.family, shape.config["vocab_size"], asked.rows, seed=1)
-        ours = predictor(adapted(model_maker(asked.shape, device, choose_dtype("auto", device))), rows)
-        examples = rows.examples()
-        answer = functools.partial(ours.answer, examples)
+    device = torch.device(asked.device)
+    if asked.run is None:
+        ours, examples = of_random(asked.shape, device, asked.rows)
+    else:
+        ours, examples = of_run(asked.run, asked.data, asked.device, asked.rows)
+        ours.near = ours.near if asked.near is None else asked.near
+    answer = functools.partial(ours.answer, examples)
+    answer()
+    clock = Clock()
+    for owner, name, part in PARTS:
+        clock.watch(owner, name, part)
+    for _ in range(asked.passes):
+        clock.spent.clear()
+        begin = time.perf_counter()
         answer()
-        clock = Clock()
-        for owner, name, part in PARTS:
-            clock.watch(owner, name, part)
-        for _ in range(asked.passes):
-            clock.spent.clear()
-            begin = time.perf_counter()
-            answer()
-            told(clock.spent, time.perf_counter() - begin, asked.rows)
-        if device.type == "cuda":
-            busy(answer)
+        told(clock.spent, time.perf_counter() - begin, len(examples))
+    if device.type == "cuda":
+        busy(answer)
+
+
+def of_random(shape: str, device: torch.device, rows: int) -> tuple[Predictor, list[Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        family, vocabulary = SHAPES[shape].family, SHAPES[shape].config["vocab_size"]
+        write_tokenizer(Path(folder), family, vocabulary)
+        asked = questions("ner", Path(folder), family, vocabulary, rows, seed=1)
+        model = adapted(model_maker(shape, device, choose_dtype("auto", device)))
+        return predictor(model, asked), asked.examples()
+
+
+def of_run(run: Path, data: str, device: str, rows: int) -> tuple[Predictor, list[Any]]:
+    folder = open_folder(run)
+    section = DataSection(train=data, columns=folder.told.columns, encoding=folder.told.encoding)  # type: ignore[call-arg]
+    examples = [folder.task.example(row, labelled=False) for row in islice(iter_rows(data, section), rows)]
+    return Predictor.open(folder, device), examples
 
 
 def told(spent: Counter[str], whole: float, rows: int) -> None:
