@@ -47,7 +47,7 @@ PARTS = (
     (PromptReader, "read", "start to read prompts"),
     (Steps, "logits", "start steps"),
     (slot_run.Run, "_chosen", "start choices"),
-    (slot_run.Run, "_accept", "take tokens"),
+    (slot_run.Run, "_take", "take tokens"),
     (slot_run.Run, "_prepared", "prepare steps"),
     (slot_state.Chosen, "told", "wait for the card"),
     (Future, "result", "wait for masks"),

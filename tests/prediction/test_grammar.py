@@ -12,7 +12,7 @@ import pytest
 from weitiao.bench.vocabulary import characters, first_byte, write_tokenizer
 from weitiao.errors import ModelError
 from weitiao.families.tokenizer import TextTokenizer
-from weitiao.prediction.grammar import GrammarCompiler, words
+from weitiao.prediction.grammar import GrammarCompiler, News, words
 from weitiao.types import Grammar
 
 SIZE = 512
@@ -33,7 +33,7 @@ def test_a_tokenizer_without_the_tokens_is_named_as_the_cause(compiler: GrammarC
     bits = np.zeros((1, words(SIZE)), np.int32)
     guide.fill([(0, 0, ())], bits)
     with pytest.raises(ModelError, match="no token for what its grammar asks next"):
-        guide.take([(0, 0)])
+        guide.take(News([[(0, 0)]], []))
 
 
 def test_several_threads_read_the_vocabulary_once(compiler: GrammarCompiler, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import cached_property
 from threading import Lock
 from typing import Any, Protocol
@@ -21,8 +21,16 @@ Bits = NDArray[np.int32]
 """[masks, words]: bit t % 32 of word t // 32 says whether token t is allowed."""
 Asked = tuple[int, int, Sequence[int]]
 """(answer, first mask to fill, tokens that it may go on with): a mask for now, and one behind each of the tokens."""
-News = tuple[int, int | None]
-"""(answer, token that came next; None: it has ended, and nothing more is asked of it)."""
+
+
+@dataclass
+class News:
+    """What came next in answers, no stop among it."""
+
+    rounds: Sequence[Sequence[tuple[int, int]]]
+    """(answer, token) in order, of each answer once in a round."""
+    ended: Sequence[int]
+    """Answers of which nothing more is asked; what came last in them does not matter."""
 
 
 class Guide(Protocol):
@@ -37,8 +45,8 @@ class Guide(Protocol):
     def fill(self, asked: Sequence[Asked], bits: Bits) -> None:
         """Write masks. Behind a token that is not allowed they are left as they are."""
 
-    def take(self, news: Sequence[News]) -> None:
-        """What came next in answers, in order; no stop."""
+    def take(self, news: News) -> None:
+        """Go on in answers, and forget others."""
 
     def forced(self, answer: int) -> list[int]:
         """Tokens of the only text that can come next; the model may write it in other tokens."""
@@ -112,28 +120,27 @@ class Grammars:
     def fill(self, asked: Sequence[Asked], bits: Bits) -> None:
         from llguidance.numpy import fill_next_token_bitmask_par, fill_next_token_bitmask_par_with_draft_tokens
 
-        self.expect([answer for answer, _, _ in asked])
-        for answer, _, _ in asked:
-            if answer in self._coming:
-                self._matchers[answer] = self._coming.pop(answer).result()
-        told = [(self._matchers[answer], at, list(tokens)) for answer, at, tokens in asked]
-        if short := [(matcher, at) for matcher, at, tokens in told if not tokens]:
+        known = self._matchers
+        if new := [answer for answer, _, _ in asked if answer not in known]:
+            self.expect(new)
+            for answer in new:
+                known[answer] = self._coming.pop(answer).result()
+        if short := [(known[answer], at) for answer, at, tokens in asked if not tokens]:
             fill_next_token_bitmask_par(self._executor, short, bits)
-        if long := [item for item in told if item[2]]:
+        if long := [(known[answer], at, list(tokens)) for answer, at, tokens in asked if tokens]:
             fill_next_token_bitmask_par_with_draft_tokens(self._executor, long, bits)
 
-    def take(self, news: Sequence[News]) -> None:
+    def take(self, news: News) -> None:
         from llguidance.numpy import consume_token_par
 
-        for told in _rounds(news):
-            # On all cores, without Python's lock; of each answer one token.
+        for told in news.rounds:
+            # On all cores, without Python's lock.
             taken = consume_token_par(self._executor, [(self._matchers[answer], token) for answer, token in told])
-            for (answer, token), fits in zip(told, taken, strict=True):
-                if not fits:
-                    raise _refused(self._matchers[answer], token)
-        for answer, end in news:
-            if end is None:
-                del self._matchers[answer]
+            if not all(taken):
+                answer, token = told[taken.index(False)]
+                raise _refused(self._matchers[answer], token)
+        for answer in news.ended:
+            del self._matchers[answer]
 
     def forced(self, answer: int) -> list[int]:
         return list(self._matchers[answer].compute_ff_tokens())
@@ -151,7 +158,7 @@ class AnyText:
     def fill(self, asked: Sequence[Asked], bits: Bits) -> None:
         """Nothing to do."""
 
-    def take(self, news: Sequence[News]) -> None:
+    def take(self, news: News) -> None:
         """Nothing to do."""
 
     def forced(self, answer: int) -> list[int]:
@@ -165,19 +172,6 @@ def _refused(matcher: Any, token: int) -> Exception:
         why = first_line(matcher.get_error())
         return ModelError(f"an answer cannot go on: the tokenizer has no token for what its grammar asks next ({why})")
     return RuntimeError(f"token {token} is outside the grammar although its mask allowed it")
-
-
-def _rounds(news: Sequence[News]) -> list[list[tuple[int, int]]]:
-    """(answer, token) in rounds: the first token of each answer, the second of those that have two, and so on."""
-    rounds: list[list[tuple[int, int]]] = []
-    heard: Counter[int] = Counter()
-    for answer, token in news:
-        if token is not None:
-            if heard[answer] == len(rounds):
-                rounds.append([])
-            rounds[heard[answer]].append((answer, token))
-            heard[answer] += 1
-    return rounds
 
 
 def words(vocabulary: int) -> int:

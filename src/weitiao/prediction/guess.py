@@ -13,15 +13,20 @@ class Guesser:
     """Looks up what followed the last two tokens, or else the last one, when they were there before."""
 
     def __init__(self, prompt: Sequence[int]) -> None:
-        self._ids = list(prompt)
+        self._ids, self._prompt = list(prompt), len(prompt)
         self._behind: dict[tuple[int, ...], int] = {}
         """Token, or two → the place behind where they stood last, but for the end."""
         self._known = 0
         """Places that are in it: it is made when a guess is wanted."""
 
-    def add(self, token: int) -> None:
+    @property
+    def heard(self) -> int:
+        """Tokens of the answer that it has been told of."""
+        return len(self._ids) - self._prompt
+
+    def add(self, tokens: Sequence[int]) -> None:
         """What the answer goes on with."""
-        self._ids.append(token)
+        self._ids += tokens
 
     def _look(self) -> None:
         ids = self._ids

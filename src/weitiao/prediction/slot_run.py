@@ -3,12 +3,12 @@ the host does meanwhile. `decode.py` says how."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from weitiao.data.pack import Prompt
 from weitiao.engine.exact import WIDER
@@ -16,10 +16,8 @@ from weitiao.engine.slot_prompts import PromptReader
 from weitiao.engine.slot_steps import WIDE, Steps
 from weitiao.prediction.grammar import Asked, Bits, Guide, News, words
 from weitiao.prediction.guess import Guesser, Worth
-from weitiao.prediction.slot_state import Chosen, Decoded, Group, Reading, Slot, Step
+from weitiao.prediction.slot_state import Answers, Chosen, Decoded, Floats, Group, Ints, Reading, Step
 
-LOOK = 16
-"""Tokens between two looks at whether an answer repeats itself."""
 REFILL = {"cuda": 4, "cpu": 8}
 """Slots are filled again when one in so many is free: to read a few prompts costs a step of its own, and free slots
 cost nothing where kernels find the others."""
@@ -50,21 +48,25 @@ class Run:
     ) -> None:
         """slots: how many of the cache's are used. stop, budget: what ends an answer, and its most tokens. thread: it
         looks which tokens are allowed. The others are those of `Decoder.decode`."""
-        self.drafts = drafts
-        self.stop, self.budget, self.steps, self.cache = stop, budget, steps, steps.cache
+        self.drafts, self.budget = drafts, budget
+        self.steps, self.cache = steps, steps.cache
         self.forward, self.device = steps.forward, steps.forward.device
-        self.prefix, self.prompts, self.guide, self.spent, self.done = len(prefix), prompts, guide, spent, done
-        self.out = [Decoded([], 0.0, complete=False) for _ in prompts]
+        self.prefix, self.prompts, self.guide, self.done = len(prefix), prompts, guide, done
+        self.out = Answers(len(prompts), stop, budget, spent)
+        self.at, self.place, self.shift = np.zeros((3, len(prompts)), np.int64)
+        """Of each answer that is being written its slot; there, where its next token is computed; and from a token's
+        place to its position, which is not 0 behind images."""
+        self.guessers: dict[int, Guesser] = {}
         # The longest first: at the end, when slots stay empty, the short ones are left.
         self.waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
         self.reading: list[Reading] = []
         self.ended: list[int] = []
         """Answers of which `done` has not been told."""
-        self.news: list[News] = []
+        self.news = News([], [])
         """Of which the guide has not been told. A thread tells it before it asks for the next masks, or this one does
         where it needs to know what is forced; each about its own group's answers."""
-        self.slots = slots
-        """The first ones of the cache, which are used."""
+        self.taken = np.zeros(slots, bool)
+        """Of the first slots of the cache, which are used, those in which an answer is."""
         self.anywhere = self.forward.slot_kernels is not None
         """Whether a step finds sequences in any slots; else it is about all of the first ones."""
         self.groups, self.paired = [Group(), Group()], self.anywhere and steps.recorded
@@ -80,21 +82,22 @@ class Run:
     def answers(self) -> list[Decoded]:
         while self.waiting or self.reading or self.active:
             self.step()
-        return self.out
+        return [self.out.decoded(answer) for answer in range(len(self.prompts))]
 
     @property
-    def active(self) -> list[Slot]:
-        return [slot for group in self.groups for slot in group.slots]
+    def active(self) -> int:
+        """Answers that are being written."""
+        return sum(len(group.answers) for group in self.groups)
 
     def step(self) -> None:
         """Of each group: take what its last step chose, let a thread write the masks of the next, let the other's step
         choose, read prompts into free slots, and start the next. What was read is taken up a turn later, when another
         step has been started; where there is one group, at once."""
         first, second = self.groups
-        if second.slots and len(self.active) < PAIRED:
+        if len(second.answers) and self.active < PAIRED:
             self._finish(first)
             self._finish(second)
-            first.slots, second.slots = first.slots + second.slots, []
+            first.answers, second.answers = np.concatenate([first.answers, second.answers]), second.answers[:0]
         for group, other in ((first, second), (second, first)):
             self._finish(group)
             self._begin()
@@ -110,100 +113,94 @@ class Run:
             self._tell()
 
     def _fill(self) -> None:
-        free = self.slots - len(self.active) - sum(len(reading.placed) for reading in self.reading)
-        if self.waiting and (free * self.refill >= self.slots or free >= len(self.waiting)):
+        slots, free = len(self.taken), int((~self.taken).sum())
+        if self.waiting and (free * self.refill >= slots or free >= len(self.waiting)):
             self._read([self.waiting.pop() for _ in range(min(free, len(self.waiting)))])
-            self.guide.expect(self.waiting[-self.slots :])
+            self.guide.expect(self.waiting[-slots:])
             if not self.paired:
                 self._begin()
-        elif not self.waiting and not self.anywhere and 0 < len(self.active) <= self.slots // 2:
+        elif not self.waiting and not self.anywhere and 0 < self.active <= slots // 2:
             self._shrink()
 
     def _shrink(self) -> None:
         """Put the answers into the first slots."""
-        active = sorted(self.active, key=lambda slot: slot.at)
-        while len(active) <= self.slots // 2:
-            self.slots //= 2
-        self.cache.move([slot.at for slot in active], max(slot.place for slot in active))
-        for at, slot in enumerate(active):
-            slot.at = at
+        [active] = [group.answers for group in self.groups if len(group.answers)]
+        active = active[np.argsort(self.at[active])]
+        slots = len(self.taken)
+        while len(active) <= slots // 2:
+            slots //= 2
+        self.cache.move(self.at[active].tolist(), int(self.place[active].max()))
+        self.at[active] = np.arange(len(active))
+        self.taken = np.arange(slots) < len(active)
 
-    def _add(self, slots: Sequence[Slot]) -> None:
+    def _add(self, answers: Ints) -> None:
         """To the groups: to the first alone where there are few, or a step is no graph."""
         first, second = self.groups
-        if self.paired and len(self.active) + len(slots) >= PAIRED:
-            for slot in slots:
-                min(first, second, key=lambda group: len(group.slots)).slots.append(slot)
-        else:
-            first.slots += slots
+        many = self.paired and self.active + len(answers) >= PAIRED
+        # Both are as large then.
+        most = (len(answers) + len(second.answers) - len(first.answers) + 1) // 2 if many else len(answers)
+        own = max(0, min(most, len(answers)))
+        first.answers = np.concatenate([first.answers, answers[:own]])
+        second.answers = np.concatenate([second.answers, answers[own:]])
 
     # -- prompts
 
     def _read(self, answers: Sequence[int]) -> None:
-        taken = {slot.at for slot in self.active}
-        taken.update(at for reading in self.reading for at, _ in reading.placed)
-        free = (at for at in range(self.slots) if at not in taken)
-        placed = list(zip(free, answers, strict=False))
-        while placed:
+        slots = np.flatnonzero(~self.taken)[: len(answers)]
+        self.at[answers], self.taken[slots] = slots, True
+        while answers:
             # They come by length, the longest first.
-            count = max(1, self.prefill // len(self.prompts[placed[0][1]].ids))
-            self.reading.append(self._read_together(placed[:count]))
-            placed = placed[count:]
+            count = max(1, self.prefill // len(self.prompts[answers[0]].ids))
+            self.reading.append(self._read_together(answers[:count]))
+            answers = answers[count:]
 
-    def _read_together(self, placed: Sequence[tuple[int, int]]) -> Reading:
-        """placed: (slot, answer)."""
-        prompts = [self.prompts[answer] for _, answer in placed]
-        asked: list[Asked] = [(answer, at, ()) for at, (_, answer) in enumerate(placed)]
-        masks = self._masks(asked, len(placed), Group())
-        hidden, after = self.reader.read(prompts, [slot for slot, _ in placed])
+    def _read_together(self, answers: Sequence[int]) -> Reading:
+        prompts = [self.prompts[answer] for answer in answers]
+        asked: list[Asked] = [(answer, at, ()) for at, answer in enumerate(answers)]
+        masks = self._masks(asked, len(answers), Group())
+        there = np.array(answers)
+        hidden, after = self.reader.read(prompts, self.at[there])
         bits = masks.result()
-        return Reading(placed, after, self._chosen(self.forward.logits(hidden), bits), bits)
+        return Reading(there, np.array(after), self._chosen(self.forward.logits(hidden), bits), bits)
 
     def _begin(self) -> None:
-        """The answers to what was read, each with its first token."""
+        """The answers to what was read, each with its first token; those that go on behind it."""
         for reading in self.reading:
-            self._add([*self._begun(reading)])
+            answers = reading.answers
+            self.place[answers] = [self.prefix + len(self.prompts[answer].ids) for answer in answers]
+            self.shift[answers] = reading.after - self.place[answers]
+            tokens, chances = reading.chosen.told(1)
+            self._take(answers, tokens, chances, np.ones_like(answers))
+            self._add(answers[~self.out.ended[answers]])
         self.reading = []
-
-    def _begun(self, reading: Reading) -> Iterator[Slot]:
-        """Those that go on behind their first token."""
-        tokens, chances = reading.chosen.told(1)
-        for (at, answer), position, (token,), (chance,) in zip(
-            reading.placed, reading.after, tokens, chances, strict=True
-        ):
-            if self._take(answer, token, chance):
-                ids = self.prompts[answer].ids
-                place = self.prefix + len(ids)
-                known = [*ids, *self.drafts[answer]] if self.drafts else ids
-                slot = Slot(answer, at, place, position - place, Guesser(known), [token])
-                slot.guesser.add(token)
-                yield slot
 
     # -- answers
 
     def _prepared(self, group: Group) -> Step | None:
         """The next step of all answers of a group, if it has any."""
-        if not group.slots:
+        answers = group.answers
+        if not len(answers):
             return None
-        active = list(group.slots)
-        width = self._guess(active)
-        most = max(slot.place + len(slot.waiting) for slot in active)
+        guesses = self._guesses(answers)
+        waiting, counts = self._waiting(answers, guesses)
+        most = int((self.place[answers] + counts).max())
         if most >= self.cache.length:
             # What was started is computed where everything is now.
             for other in self.groups:
                 self._finish(other)
         self.steps.make_room(most)
-        rows = list(range(len(active))) if self.anywhere else [slot.at for slot in active]
-        count = self.steps.size(len(active)) if self.anywhere else self.slots
-        told = torch.from_numpy(self._told(active, rows, count, width))
-        asked: list[Asked] = [
-            (slot.answer, row * width, slot.waiting[1:]) for row, slot in zip(rows, active, strict=True)
-        ]
+        rows = np.arange(len(answers)) if self.anywhere else self.at[answers]
+        count = self.steps.size(len(answers)) if self.anywhere else len(self.taken)
+        told = torch.from_numpy(self._told(answers, rows, count, waiting, counts))
+        first = rows * waiting.shape[1]
+        guessed: Sequence[Sequence[int]] = guesses or [()] * len(answers)
+        asked: list[Asked] = [*zip(answers.tolist(), first.tolist(), guessed, strict=True)]
         where = None
         if self.anywhere:
             where = torch.zeros(count, dtype=torch.long)
-            where[: len(active)] = torch.tensor([slot.at for slot in active])
-        return Step(active, rows, width, told, where, most, self._masks(asked, count * width, group))
+            where[: len(answers)] = torch.from_numpy(self.at[answers])
+        masks = self._masks(asked, count * waiting.shape[1], group)
+        return Step(answers, rows, waiting, counts, told, where, most, masks)
 
     def _choose(self, group: Group) -> None:
         """Let the started step of a group choose its tokens, if it has not yet."""
@@ -211,16 +208,26 @@ class Run:
         if step is not None and step.logits is not None and step.chosen is None:
             step.chosen = self._chosen(step.logits, step.masks.result())
 
-    def _told(self, active: Sequence[Slot], rows: Sequence[int], count: int, width: int) -> NDArray[np.int64]:
+    def _waiting(self, answers: Ints, guesses: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:
+        """What waits of each, as `Step` has it."""
+        counts = 1 + np.array([*map(len, guesses)] or [0] * len(answers))
+        width = int(counts.max())
+        if guesses and not self.drafts:
+            width = WIDE if width > 1 else 1
+        waiting = np.zeros((len(answers), width), np.int64)
+        waiting[:, 0] = self.out.last(answers)
+        waiting[:, 1:][np.arange(1, width) < counts[:, None]] = [*chain.from_iterable(guesses)]
+        return waiting, counts
+
+    def _told(self, answers: Ints, rows: Ints, count: int, waiting: Ints, counts: Ints) -> Ints:
         """[3, count, width]: ids, places and positions of the tokens that wait."""
-        waiting = np.array([slot.waiting + [0] * (width - len(slot.waiting)) for slot in active])
-        sizes, first, shift = np.array([(len(slot.waiting), slot.place, slot.shift) for slot in active]).T[..., None]
-        inside = np.arange(width) < sizes
-        places = first + np.arange(width)
-        told = np.zeros((3, count, width), dtype=np.int64)
+        behind = np.arange(waiting.shape[1])
+        inside = behind < counts[:, None]
+        places = self.place[answers, None] + behind
+        told = np.zeros((3, count, waiting.shape[1]), np.int64)
         told[1] = self.cache.scrap
         told[0, rows], told[1, rows] = waiting, np.where(inside, places, self.cache.scrap)
-        told[2, rows] = np.where(inside, places + shift, 0)
+        told[2, rows] = np.where(inside, places + self.shift[answers, None], 0)
         return told
 
     def _finish(self, group: Group) -> None:
@@ -229,69 +236,60 @@ class Run:
         step, group.started = group.started, None
         if step is None or step.chosen is None:
             return
-        tokens, chances = step.chosen.told(step.width)
-        written = sum(
-            self._accept(slot, tokens[row], chances[row]) for slot, row in zip(step.slots, step.rows, strict=True)
-        )
-        self.worth.saw(step.width, written / len(step.slots))
-        group.slots = [slot for slot in group.slots if slot.waiting]
+        all_tokens, all_chances = step.chosen.told(step.width)
+        tokens, chances = all_tokens[step.rows], all_chances[step.rows]
+        given = step.right(tokens)
+        self._take(step.answers, tokens, chances, given)
+        # Of an answer that has ended it does not matter any more.
+        self.place[step.answers] += given
+        self.worth.saw(step.width, float(given.mean()))
+        group.answers = group.answers[~self.out.ended[group.answers]]
 
-    def _guess(self, active: Sequence[Slot]) -> int:
-        """Put guesses behind the tokens that wait; the width of the step."""
+    def _guesses(self, answers: Ints) -> list[list[int]]:
+        """What may follow each answer; nothing at all where that is not worth a wider step."""
         if self.drafts:
-            return self._guess_drafts(active)
-        if not self.worth.wide(len(active)):
-            return 1
+            return self._guesses_of_drafts(answers.tolist())
+        if not self.worth.wide(len(answers)):
+            return []
         self.guide.take(self._news())
-        for slot in active:
-            left = self.budget - len(self.out[slot.answer].ids)
-            slot.waiting += slot.guesser.guess(self.guide.forced(slot.answer), min(WIDE - 1, left))
-        return WIDE if any(len(slot.waiting) > 1 for slot in active) else 1
+        left = np.minimum(WIDE - 1, self.budget - self.out.sizes[answers])
+        return [
+            self._guesser(answer).guess(self.guide.forced(answer), most)
+            for answer, most in zip(answers.tolist(), left.tolist(), strict=True)
+        ]
 
-    def _guess_drafts(self, active: Sequence[Slot]) -> int:
+    def _guesses_of_drafts(self, answers: Sequence[int]) -> list[list[int]]:
         """What is left of the drafts; where an answer has left its draft, what followed its last tokens there."""
         most = min(DRAFTED, max(map(len, self.drafts)))
-        for slot in active:
-            ids, draft = self.out[slot.answer].ids, self.drafts[slot.answer]
-            if list(draft[: len(ids)]) == ids:
-                slot.waiting += draft[len(ids) :][:most]
+        guesses = []
+        for answer in answers:
+            ids, draft = self.out.ids(answer), list(self.drafts[answer])
+            if draft[: len(ids)] == ids:
+                guesses.append(draft[len(ids) :][:most])
             else:
-                slot.waiting += slot.guesser.guess((), min(most, self.budget - len(ids)))
-        return max(len(slot.waiting) for slot in active)
+                guesses.append(self._guesser(answer).guess((), min(most, self.budget - len(ids))))
+        return guesses
 
-    def _accept(self, slot: Slot, tokens: Sequence[int], chances: Sequence[float]) -> int:
-        """Take what was chosen behind each waiting token, as long as that is what was guessed; how many were taken.
-        Nothing waits behind an answer that has ended."""
-        guess = slot.waiting
-        for at, (token, chance) in enumerate(zip(tokens, chances, strict=True)):
-            if not self._take(slot.answer, token, chance):
-                slot.waiting = []
-                return at + 1
-            slot.guesser.add(token)
-            if guess[at + 1 : at + 2] != [token]:
-                break
-        slot.place += at + 1
-        slot.waiting = [token]
-        return at + 1
+    def _guesser(self, answer: int) -> Guesser:
+        """It knows what is written of the answer."""
+        if answer not in self.guessers:
+            draft = self.drafts[answer] if self.drafts else ()
+            self.guessers[answer] = Guesser([*self.prompts[answer].ids, *draft])
+        guesser = self.guessers[answer]
+        guesser.add(self.out.ids(answer, guesser.heard))
+        return guesser
 
-    def _take(self, answer: int, token: int, chance: float) -> bool:
-        """Whether the answer goes on behind this token."""
-        out = self.out[answer]
-        out.log_probability += chance
-        out.complete = token == self.stop
-        if not out.complete and len(out.ids) < self.budget:
-            out.ids.append(token)
-            out.chances.append(chance)
-            if len(out.ids) % LOOK or not self.spent(answer, out.ids):
-                self.news.append((answer, token))
-                return True
-        self.news.append((answer, None))
-        self.ended.append(answer)
-        return False
+    def _take(self, answers: Ints, tokens: Ints, chances: Floats, given: Ints) -> None:
+        """Take what was chosen, as `Answers.take`; slots of answers that have ended are free."""
+        news = self.out.take(answers, tokens, chances, given)
+        self.news = News([*self.news.rounds, *news.rounds], [*self.news.ended, *news.ended])
+        self.taken[self.at[news.ended]] = False
+        self.ended += news.ended
 
     def _tell(self) -> None:
         for answer in self.ended:
-            self.done(answer, self.out[answer])
+            self.guessers.pop(answer, None)
+            self.done(answer, self.out.decoded(answer))
         self.ended = []
 
     def _chosen(self, logits: torch.Tensor, bits: Bits) -> Chosen:
@@ -310,11 +308,11 @@ class Run:
             group.bits = torch.zeros(count, self.words, dtype=torch.int32, pin_memory=self.device.type == "cuda")
         return self.thread.submit(self._filled, news, asked, group.bits[:count].numpy())
 
-    def _filled(self, news: Sequence[News], asked: Sequence[Asked], bits: Bits) -> Bits:
+    def _filled(self, news: News, asked: Sequence[Asked], bits: Bits) -> Bits:
         self.guide.take(news)
         self.guide.fill(asked, bits)
         return bits
 
-    def _news(self) -> list[News]:
-        news, self.news = self.news, []
+    def _news(self) -> News:
+        news, self.news = self.news, News([], [])
         return news
