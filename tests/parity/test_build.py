@@ -21,7 +21,7 @@ from weitiao.data.pack import Pack, PackRow, Prompt
 from weitiao.engine import build, kernels
 from weitiao.engine.build import Building, Dimensions, build_ahead
 from weitiao.engine.forward import Forward
-from weitiao.engine.slot_prompts import PromptReader
+from weitiao.engine.slot_prompts import PIECE, PromptReader
 from weitiao.engine.slot_steps import WIDE, Steps
 from weitiao.engine.slots import SlotCache
 
@@ -128,10 +128,11 @@ def test_answers_in_float32_call_nothing_else(family: str, calls: set[Call], req
 
 
 def answer(forward: Forward) -> None:
-    """Trees of labels; prompts and answers in slots, one token and four."""
+    """Trees of labels; prompts and answers in slots, one token and four, and pieces of prompts."""
     tree = PackRow((9, 8, 7, 6), (0, 3), (), parents=(-1, 0, 0, 1))
     cache = SlotCache(4, 120)
-    reader, steps = PromptReader(forward, cache, 64), Steps(forward, cache, recorded=False)
+    steps = Steps(forward, cache, recorded=False)
+    reader = PromptReader(steps, 64)
     with torch.inference_mode():
         read = torch.tensor([0, 1])
         forward.log_probabilities(forward.hidden(packed_batch(Pack(tuple(range(6)), (tree,)))), read, read)
@@ -139,7 +140,7 @@ def answer(forward: Forward) -> None:
         hidden, _ = reader.read([Prompt(tuple(range(at, at + 40))) for at in range(2)], [2, 0])
         logits = forward.logits(hidden)
         kernels.chosen(logits, torch.full((2, -(-logits.shape[1] // 32)), -1, dtype=torch.int32))
-        for width in (1, WIDE):
+        for width in (1, WIDE, PIECE):
             told = torch.arange(46, 46 + width).expand(3, 2, -1)
             steps.logits(told, torch.tensor([2, 0]), 46 + width)
 

@@ -22,7 +22,7 @@ from texts import texts
 from weitiao.data.encode import Encoder
 from weitiao.data.pack import Prompt
 from weitiao.data.prefix import common_prefix
-from weitiao.engine import graphs, slots
+from weitiao.engine import graphs, slot_prompts, slots
 from weitiao.engine.fast_layer import FastDecoder
 from weitiao.engine.forward import Forward
 from weitiao.engine.slot_steps import WIDE, Steps
@@ -269,6 +269,10 @@ def test_by_kernels(setup: Setup, recorded: bool, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(slot_run, "PAIRED", 2)
     monkeypatch.setattr(decode, "ROOM", 1)
     monkeypatch.setattr(slots, "ROUNDED", 1)
+    monkeypatch.setattr(slot_prompts, "PIECE", 4)
+    monkeypatch.setattr(slot_prompts, "PIECES", (3, 100))
+    read, reads = Steps.read, []
+    monkeypatch.setattr(Steps, "read", lambda *told: reads.append(told[1].shape) or read(*told))
 
     def preparing(run: Any, group: Any) -> Any:
         if len(group.answers):
@@ -280,6 +284,7 @@ def test_by_kernels(setup: Setup, recorded: bool, monkeypatch: pytest.MonkeyPatc
         found = setup.decode(TEXTS[:5], slots=3, budget=12, decoder=decoder)
     setup.assert_equal(TEXTS[:5], found, 12)
     assert groups == ({0, 1} if decoder.recorded else {0})
+    assert len(set(reads)) == (2 if decoder.recorded else 0), "prompts are read in pieces, of few sizes"
 
 
 def test_slots_grow(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

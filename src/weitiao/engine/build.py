@@ -182,6 +182,7 @@ def build_answers(d: Dimensions, device: str = "cuda") -> None:
 
     from weitiao.engine import kernels
     from weitiao.engine.room import padded
+    from weitiao.engine.slot_prompts import PIECE
     from weitiao.engine.slot_steps import WIDE
 
     dtype, pad = getattr(torch, d.dtype), padded(d.rank)
@@ -192,7 +193,7 @@ def build_answers(d: Dimensions, device: str = "cuda") -> None:
     heads = some(TOKENS, (d.query + 2 * d.key) * d.size)
     keys, values = (some(TOKENS, TOKENS, d.key, d.size) for _ in range(2))
     table = some(TOKENS, d.turned)
-    for new in (1, WIDE, TOKENS):
+    for new in {1, WIDE, PIECE, TOKENS}:
         places, slots = (some(*size, dtype=torch.long) for size in ((TOKENS // new, new), (TOKENS // new,)))
         kernels.slot_attention.keep(heads, table, table, d.interleaved, places, slots, keys, values)
         kernels.slot_attention.attend(heads, places, slots, keys, values, 1.0, pad)

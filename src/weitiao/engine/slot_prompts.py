@@ -1,4 +1,9 @@
-"""Prompts are read into slots, behind a prefix that all of them share."""
+"""Prompts are read into slots, behind a prefix that all of them share.
+
+Where steps are recorded, prompts are cut into pieces of a few tokens, the rows of a step of one of few sizes: a token
+sees what its slot holds up to itself, whichever row wrote it. So a card's host starts one graph where it would start
+hundreds of kernels. Prompts with images are read whole.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +16,25 @@ from numpy.typing import ArrayLike
 
 from weitiao.data.collate import image_places, row_positions
 from weitiao.data.pack import PackRow, Prompt
-from weitiao.engine.forward import Forward
-from weitiao.engine.slots import SlotCache
+from weitiao.engine.slot_steps import Steps
+
+PIECE = 8
+"""Tokens of a prompt in a row: few are padding."""
+PIECES = (128, 512, 2048)
+"""Rows of a recorded reading: from 1,024 tokens on a row gets the same bits whoever else is there."""
 
 
 class PromptReader:
-    def __init__(self, forward: Forward, cache: SlotCache, chunk: int) -> None:
-        """chunk: most tokens of a prompt that are read at once, if it has no images."""
-        self.forward, self.cache, self.chunk = forward, cache, chunk
+    def __init__(self, steps: Steps, chunk: int) -> None:
+        """chunk: most tokens that are read at once, if there are no images."""
+        self.steps, self.forward, self.cache, self.chunk = steps, steps.forward, steps.cache, chunk
+        self.pieces = steps.recorded and steps.forward.slot_kernels is not None
         self.prefix = 0
         """Tokens that stand before every prompt."""
+
+    def together(self, longest: int) -> int:
+        """How many prompts of at most so many tokens are read at once."""
+        return max(1, self.chunk // (-(-longest // PIECE) * PIECE))
 
     def read_prefix(self, prefix: Sequence[int]) -> None:
         """Into all slots."""
@@ -35,6 +49,9 @@ class PromptReader:
     def read(self, prompts: Sequence[Prompt], slots: Sequence[int]) -> tuple[torch.Tensor, list[int]]:
         """Hidden states [B, H] of the last token of each, and the positions of what follows. slots: of each."""
         sizes = np.array([len(prompt.ids) for prompt in prompts])
+        rows = -(-sizes // PIECE)
+        if self.pieces and rows.sum() <= PIECES[-1] and not any(prompt.images for prompt in prompts):
+            return self._read_pieces(prompts, np.asarray(slots), sizes, rows), (self.prefix + sizes).tolist()
         width, inside = int(sizes.max()), np.arange(sizes.max()) < sizes[:, None]
         ids = np.zeros(inside.shape, dtype=np.int64)
         ids[inside] = np.fromiter(chain.from_iterable(prompt.ids for prompt in prompts), np.int64)
@@ -67,6 +84,26 @@ class PromptReader:
         assert hidden is not None
         ends = positions.max((0, 2)) if images else positions.max(1)
         return hidden, (ends + 1).tolist()
+
+    def _read_pieces(
+        self, prompts: Sequence[Prompt], slots: np.ndarray, sizes: np.ndarray, rows: np.ndarray
+    ) -> torch.Tensor:
+        """sizes, rows: tokens and pieces of each."""
+        count = next(size for size in PIECES if size >= rows.sum())
+        told = np.zeros((3, count, PIECE), np.int64)
+        told[1] = self.cache.scrap
+        # Of each token its prompt, and where it stands in it.
+        whose = np.repeat(np.arange(len(sizes)), sizes)
+        at = np.arange(len(whose)) - np.repeat(sizes.cumsum() - sizes, sizes)
+        first = PIECE * (rows.cumsum() - rows)
+        ids, places, positions = told.reshape(3, -1)
+        where = first[whose] + at
+        ids[where] = np.fromiter(chain.from_iterable(prompt.ids for prompt in prompts), np.int64)
+        places[where] = positions[where] = self.prefix + at
+        into, keep = np.zeros((2, count), np.int64)
+        into[: rows.sum()] = np.repeat(slots, rows)
+        keep[: len(sizes)] = first + sizes - 1
+        return self.steps.read(*map(torch.from_numpy, (told, into, keep)))[: len(sizes)]
 
     def _positions(self, prompts: Sequence[Prompt]) -> np.ndarray:
         """int64 [3, B, T], 0 behind the end of each."""

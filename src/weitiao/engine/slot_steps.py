@@ -1,6 +1,9 @@
-"""Steps that write answers on by some tokens, over one cache; on a card each size of step is a CUDA graph."""
+"""Steps that write answers on by some tokens, and prompts that are read in pieces, over one cache; on a card each size
+is a CUDA graph."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -33,42 +36,60 @@ class Steps:
     def logits(self, told: torch.Tensor, slots: torch.Tensor | None, tokens: int) -> torch.Tensor:
         """[B × n, V]. told: int64 [3, B, n], of the new tokens their ids, places and positions. slots: int64 [B], as
         `SlotCache.begin` takes them. tokens: of the longest sequence with them."""
+        inputs = [told] if slots is None else [told, slots]
         if not self.recorded:
-            device = self.forward.device
-            return self._computed(told.to(device), None if slots is None else slots.to(device), tokens)
-        assert self.forward.fast is not None
+            return self._logits(tokens, *(x.to(self.forward.device) for x in inputs))
         # Kernels of our own look no further than a sequence is long.
         used = self.cache.used(tokens) if slots is None else self.cache.length
-        size = (*told.shape, used, self.forward.fast.layers[0].qkv.adapted)
-        if size not in self._known:
-            # Behind the first all kernels are there, and nothing need be computed to record.
-            self._known[size] = _Recorded(self, told, slots, used, self._pool, called=bool(self._known))
-        return self._known[size](told, slots)
+        # Behind the first all kernels are there, and nothing need be computed to record.
+        return self._recorded(lambda *given: self._logits(used, *given), inputs, used, called=bool(self._known))
 
-    def _computed(self, told: torch.Tensor, slots: torch.Tensor | None, tokens: int) -> torch.Tensor:
+    def read(self, told: torch.Tensor, slots: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        """Hidden states [N, H] of the tokens `keep`, int64 [N], of the flattened B × n, where steps are recorded and
+        find sequences in any slots; the others as for `logits`. Several rows may be pieces of one sequence."""
+        # The first of a size is computed at once: not all of them come again.
+        return self._recorded(self._states, [told, slots, keep], 0, called=False)
+
+    def _recorded(
+        self, compute: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], used: int, called: bool
+    ) -> torch.Tensor:
+        assert self.forward.fast is not None
+        size = (*(x.shape for x in inputs), used, self.forward.fast.layers[0].qkv.adapted)
+        if size not in self._known:
+            self._known[size] = _Recorded(compute, inputs, self.forward.device, self._pool, called)
+        return self._known[size](inputs)
+
+    def _logits(self, tokens: int, told: torch.Tensor, slots: torch.Tensor | None = None) -> torch.Tensor:
         ids, places, positions = told
         self.cache.begin(places, slots, tokens)
         return self.forward.logits(self.forward.step(ids, positions, self.cache))
 
+    def _states(self, told: torch.Tensor, slots: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        ids, places, positions = told
+        self.cache.begin(places, slots, self.cache.length)
+        return self.forward.step(ids, positions, self.cache, keep)
+
 
 class _Recorded:
-    """A step of fixed size."""
+    """What is computed of inputs of fixed sizes."""
 
     def __init__(
-        self, steps: Steps, told: torch.Tensor, slots: torch.Tensor | None, tokens: int, pool: object, called: bool
+        self,
+        compute: Callable[..., torch.Tensor],
+        inputs: Sequence[torch.Tensor],
+        device: torch.device,
+        pool: object,
+        called: bool,
     ) -> None:
-        self.steps, self.tokens = steps, tokens
-        device = steps.forward.device
-        self.told, self.slots = told.to(device), None if slots is None else slots.to(device)
-        self.logits = torch.empty(0)
+        self.compute, self.inputs = compute, [x.to(device) for x in inputs]
+        self.out = torch.empty(0)
         self._call = RecordedCall(self._compute, pool, called)
 
-    def __call__(self, told: torch.Tensor, slots: torch.Tensor | None) -> torch.Tensor:
-        self.told.copy_(told.pin_memory(), non_blocking=True)
-        if self.slots is not None and slots is not None:
-            self.slots.copy_(slots.pin_memory(), non_blocking=True)
+    def __call__(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+        for there, given in zip(self.inputs, inputs, strict=True):
+            there.copy_(given.pin_memory(), non_blocking=True)
         self._call()
-        return self.logits
+        return self.out
 
     def _compute(self) -> None:
-        self.logits = self.steps._computed(self.told, self.slots, self.tokens)
+        self.out = self.compute(*self.inputs)

@@ -72,8 +72,8 @@ class Run:
         self.groups, self.paired = [Group(), Group()], self.anywhere and steps.recorded
         kind = self.device.type if self.device.type in PREFILL else "cpu"
         wider = WIDER if self.forward.exact else 1
-        self.prefill, self.refill = PREFILL[kind] // wider, REFILL[kind]
-        self.reader = PromptReader(self.forward, self.cache, self.prefill)
+        self.refill = REFILL[kind]
+        self.reader = PromptReader(steps, PREFILL[kind] // wider)
         self.worth = Worth(WIDE, BUSY[kind])
         self.words, self.thread = words(self.forward.head.weight.shape[0]), thread
         self.guide.expect(self.waiting[-slots:])
@@ -150,7 +150,7 @@ class Run:
         self.at[answers], self.taken[slots] = slots, True
         while answers:
             # They come by length, the longest first.
-            count = max(1, self.prefill // len(self.prompts[answers[0]].ids))
+            count = self.reader.together(len(self.prompts[answers[0]].ids))
             self.reading.append(self._read_together(answers[:count]))
             answers = answers[count:]
 
