@@ -18,7 +18,7 @@ from weitiao.prediction.grammar import Bits, News
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
-LOOK = 16
+LOOK = 32
 """Tokens between two looks at whether an answer repeats itself."""
 
 
