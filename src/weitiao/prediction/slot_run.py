@@ -62,6 +62,8 @@ class Run:
         self.reading: list[Reading] = []
         self.ended: list[int] = []
         """Answers of which `done` has not been told."""
+        self.found: dict[int, Decoded] = {}
+        """The others that have ended."""
         self.news = News([], [])
         """Of which the guide has not been told. A thread tells it before it asks for the next masks, or this one does
         where it needs to know what is forced; each about its own group's answers."""
@@ -82,7 +84,7 @@ class Run:
     def answers(self) -> list[Decoded]:
         while self.waiting or self.reading or self.active:
             self.step()
-        return [self.out.decoded(answer) for answer in range(len(self.prompts))]
+        return [self.found[answer] for answer in range(len(self.prompts))]
 
     @property
     def active(self) -> int:
@@ -289,7 +291,8 @@ class Run:
     def _tell(self) -> None:
         for answer in self.ended:
             self.guessers.pop(answer, None)
-            self.done(answer, self.out.decoded(answer))
+            self.found[answer] = self.out.decoded(answer)
+            self.done(answer, self.found[answer])
         self.ended = []
 
     def _chosen(self, logits: torch.Tensor, bits: Bits) -> Chosen:
