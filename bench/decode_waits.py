@@ -37,13 +37,11 @@ from weitiao.model.load import choose_dtype
 from weitiao.prediction import slot_run, slot_state
 from weitiao.prediction.adapter_folder import open_folder
 from weitiao.prediction.predictor import Predictor
-from weitiao.prediction.prompts import Prompts
 from weitiao.prediction.windows import Windows
 from weitiao.prediction.written import Written
 
 PARTS = (
     (Windows, "__init__", "encode rows"),
-    (Prompts, "constraints", "write grammars"),
     (PromptReader, "read", "start to read prompts"),
     (Steps, "logits", "start steps"),
     (slot_run.Run, "_chosen", "start choices"),

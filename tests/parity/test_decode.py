@@ -97,7 +97,7 @@ class Setup:
             decoder.recorded = self.recorded
         compiler = GrammarCompiler(chat.tokenizer, self.ours.lm_head.out_features, chat.stop)
         own = [Prompt(prompt[len(prefix) :]) for prompt in prompts]
-        return decoder.decode(prefix, own, compiler.guide(grammars), slots, drafts=drafts)
+        return decoder.decode(prefix, own, compiler.guide(grammars.__getitem__), slots, drafts=drafts)
 
     def by_brute_force(self, text: str, budget: int) -> Decoded:
         """Greedy, one text, no cache: the likeliest token that the grammar allows, until the stop."""

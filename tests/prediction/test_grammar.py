@@ -29,7 +29,7 @@ def test_a_tokenizer_without_the_tokens_is_named_as_the_cause(compiler: GrammarC
     """Both answers begin with the same byte, and no token is a piece of a character."""
     first, second = characters(SIZE)[:2]
     assert first_byte(first) == first_byte(second)
-    guide = compiler.guide([Grammar(f'start: "{first}" | "{second}"')])
+    guide = compiler.guide(lambda _: Grammar(f'start: "{first}" | "{second}"'))
     bits = np.zeros((1, words(SIZE)), np.int32)
     guide.fill([(0, 0, ())], bits)
     with pytest.raises(ModelError, match="no token for what its grammar asks next"):

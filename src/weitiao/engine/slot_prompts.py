@@ -20,7 +20,7 @@ from weitiao.engine.slot_steps import Steps
 
 PIECE = 8
 """Tokens of a prompt in a row: few are padding."""
-PIECES = (128, 512, 2048)
+PIECES = (128, 512, 1024, 1536, 2048)
 """Rows of a recorded reading: from 1,024 tokens on a row gets the same bits whoever else is there."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -39,8 +39,8 @@ class Guide(Protocol):
     everywhere: Bits | None
     """The mask, where it is always the same."""
 
-    def expect(self, answers: Sequence[int]) -> None:
-        """These are asked for soon."""
+    def expect(self, answers: Iterable[int]) -> None:
+        """These are asked for soon, the first ones first."""
 
     def fill(self, asked: Sequence[Asked], bits: Bits) -> None:
         """Write masks. Behind a token that is not allowed they are left as they are."""
@@ -75,11 +75,13 @@ class GrammarCompiler:
 
     @cached_property
     def _makers(self) -> ThreadPoolExecutor:
-        """Threads that compile grammars: each takes a millisecond, without Python's lock."""
-        return ThreadPoolExecutor(os.cpu_count())
+        """Threads that compile grammars: each takes a millisecond or two, without Python's lock. Half of the cores are
+        left to those that fill masks, and to the host's own work."""
+        return ThreadPoolExecutor(max(2, (os.cpu_count() or 1) // 2))
 
-    def guide(self, grammars: Sequence[Grammar]) -> Grammars:
-        return Grammars(lambda answer: self._makers.submit(self._matcher, grammars[answer]), self._executor)
+    def guide(self, grammar: Callable[[int], Grammar]) -> Grammars:
+        """grammar: of an answer; asked for by the threads that compile."""
+        return Grammars(lambda answer: self._makers.submit(lambda: self._matcher(grammar(answer))), self._executor)
 
     def read_vocabulary(self) -> Any:
         """It is read, once; the first grammar would do it."""
@@ -112,7 +114,7 @@ class Grammars:
         self._coming: dict[int, Future[Any]] = {}
         self._matchers: dict[int, Any] = {}
 
-    def expect(self, answers: Sequence[int]) -> None:
+    def expect(self, answers: Iterable[int]) -> None:
         for answer in answers:
             if answer not in self._coming and answer not in self._matchers:
                 self._coming[answer] = self._begin(answer)
@@ -152,7 +154,7 @@ class AnyText:
     def __init__(self, everywhere: Bits) -> None:
         self.everywhere: Bits | None = everywhere
 
-    def expect(self, answers: Sequence[int]) -> None:
+    def expect(self, answers: Iterable[int]) -> None:
         """Nothing to do."""
 
     def fill(self, asked: Sequence[Asked], bits: Bits) -> None:

@@ -44,7 +44,7 @@ class Labelled:
                 asked = Windows(self.prompts.encoder, block)
                 found: dict[int, Prediction] = {}
                 blocks.append((asked, found))
-                constraints, counted = self.prompts.constraints(asked.rows), asked.counted(advance)
+                constraints, counted = [*map(self.prompts.constraint, asked.rows)], asked.counted(advance)
                 for prefix, members, prompts in self.prompts.behind_prefixes(asked.encoded):
                     coming.append((found, members))
                     choices = [constraint for i in members if isinstance(constraint := constraints[i], Choice)]
@@ -62,7 +62,7 @@ class Labelled:
     def _decide(self, blocks: Sequence[_Block], decoding: str, near: float) -> None:
         """Again, in float32, which label it is where 16 bits leave that open."""
         tied = [(asked, found, i) for asked, found in blocks for i in found if near_tie(found[i], near)]
-        limits = self.prompts.constraints([asked.rows[i] for asked, _, i in tied])
+        limits = [self.prompts.constraint(asked.rows[i]) for asked, _, i in tied]
         rows = [
             (*row, limit)
             for row, limit in zip(tied, limits, strict=True)

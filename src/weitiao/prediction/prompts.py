@@ -17,9 +17,8 @@ class Prompts:
         """images: of a model that reads them. batch_tokens: tokens of a prediction batch."""
         self.encoder, self.images, self.batch_tokens = encoder, images, batch_tokens
 
-    def constraints(self, rows: Sequence[Example]) -> list[Constraint]:
-        normalize = self.encoder.chat.tokenizer.normalize
-        return [self.encoder.task.constraint(row, normalize) for row in rows]
+    def constraint(self, row: Example) -> Constraint:
+        return self.encoder.task.constraint(row, self.encoder.chat.tokenizer.normalize)
 
     def behind_prefixes(
         self, encoded: Sequence[Encoded]

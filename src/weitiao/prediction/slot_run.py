@@ -57,7 +57,7 @@ class Run:
         """Of each answer that is being written its slot; there, where its next token is computed; and from a token's
         place to its position, which is not 0 behind images."""
         self.guessers: dict[int, Guesser] = {}
-        # The longest first: at the end, when slots stay empty, the short ones are left.
+        # The longest first, which is the last: at the end, when slots stay empty, the short ones are left.
         self.waiting = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
         self.reading: list[Reading] = []
         self.ended: list[int] = []
@@ -78,7 +78,7 @@ class Run:
         self.reader = PromptReader(steps, PREFILL[kind] // wider)
         self.worth = Worth(WIDE, BUSY[kind])
         self.words, self.thread = words(self.forward.head.weight.shape[0]), thread
-        self.guide.expect(self.waiting[-slots:])
+        self.guide.expect(reversed(self.waiting[-slots:]))
         self.reader.read_prefix(prefix)
 
     def answers(self) -> list[Decoded]:
@@ -118,7 +118,7 @@ class Run:
         slots, free = len(self.taken), int((~self.taken).sum())
         if self.waiting and (free * self.refill >= slots or free >= len(self.waiting)):
             self._read([self.waiting.pop() for _ in range(min(free, len(self.waiting)))])
-            self.guide.expect(self.waiting[-slots:])
+            self.guide.expect(reversed(self.waiting[-slots:]))
             if not self.paired:
                 self._begin()
         elif not self.waiting and not self.anywhere and 0 < self.active <= slots // 2:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 
 from weitiao.engine.forward import Forward
 from weitiao.prediction.decode import Decoder
@@ -41,7 +41,10 @@ class Written:
         """near: in nats; an answer under a grammar in which some token may have been chosen before one that is nearer
         to it is written again in float32."""
         asked = Windows(self.prompts.encoder, examples)
-        limits, counted = self.prompts.constraints(asked.rows), asked.counted(advance)
+        counted = asked.counted(advance)
+        # Of each row when its turn comes, and once. A task's rows are all under grammars, or none is.
+        limit = cache(lambda row: self.prompts.constraint(asked.rows[row]))
+        limited = isinstance(limit(0), Grammar)
         out: dict[int, Prediction] = {}
         drafts: dict[int, list[int]] = {}
 
@@ -50,14 +53,14 @@ class Written:
 
         def done(row: int, decoded: Decoded) -> None:
             read(row, decoded)
-            if isinstance(limits[row], Grammar) and least(decoded) < -math.log1p(math.exp(-near)):
+            if limited and least(decoded) < -math.log1p(math.exp(-near)):
                 drafts[row] = decoded.ids
             counted(1)
 
-        self._decode(self.decoder, range(len(asked.rows)), asked, limits, done)
+        self._decode(self.decoder, range(len(asked.rows)), asked, limit, done)
         if drafts and near and self.forward.rounds:
             with self.forward.exactly():
-                self._decode(self._exact, sorted(drafts), asked, limits, read, drafts)
+                self._decode(self._exact, sorted(drafts), asked, limit, read, drafts)
         return asked.merged([out[i] for i in range(len(asked.rows))])
 
     def rest(self) -> None:
@@ -69,7 +72,7 @@ class Written:
         decoder: Decoder,
         rows: Sequence[int],
         asked: Windows,
-        limits: Sequence[Constraint],
+        limit: Callable[[int], Constraint],
         done: Callable[[int, Decoded], None],
         drafts: Mapping[int, Sequence[int]] = {},
     ) -> None:
@@ -88,16 +91,23 @@ class Written:
                 decoder.decode(
                     prefix,
                     [prompts[at] for at in group],
-                    self._guide([limits[row] for row in these]),
+                    self._guide(these, limit),
                     max(1, slots),
                     partial(self._spent, [asked.rows[row] for row in these]),
                     partial(_told, these, done),
                     guesses,
                 )
 
-    def _guide(self, constraints: Sequence[Constraint]) -> Guide:
-        grammars = [c for c in constraints if isinstance(c, Grammar)]
-        return self.grammars.guide(grammars) if grammars else self.grammars.any_text
+    def _guide(self, rows: Sequence[int], limit: Callable[[int], Constraint]) -> Guide:
+        if not isinstance(limit(rows[0]), Grammar):
+            return self.grammars.any_text
+
+        def grammar(answer: int) -> Grammar:
+            found = limit(rows[answer])
+            assert isinstance(found, Grammar)
+            return found
+
+        return self.grammars.guide(grammar)
 
     def _spent(self, examples: Sequence[Example], row: int, ids: list[int]) -> bool:
         return self.task.spent(self.chat.tokenizer.decode(ids), examples[row])
