@@ -161,12 +161,14 @@ def test_tables_of_a_size_do_not_depend_on_the_pack() -> None:
 
 
 @pytest.mark.usefixtures("_on_a_host")
-def test_a_function_is_recorded_at_its_second_call() -> None:
+@pytest.mark.parametrize("plain", [0, 1, 3])
+def test_a_function_is_recorded_behind_its_first_calls(plain: int) -> None:
     calls = []
-    recorded = RecordedCall(lambda: calls.append(1))
-    for count in (1, 2, 3):
+    recorded = RecordedCall(lambda: calls.append(1), plain=plain)
+    for count in range(1, 6):
         recorded()
         assert len(calls) == count
+        assert (recorded.graph is not None) == (count > plain)
 
 
 @pytest.mark.usefixtures("_on_a_host")

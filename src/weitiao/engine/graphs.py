@@ -254,18 +254,18 @@ class _SizedGraph:
 
 
 class RecordedCall:
-    """A function of no arguments that computes on fixed addresses: its first call kernel by kernel, then as a graph."""
+    """A function of no arguments that computes on fixed addresses: at first kernel by kernel, then as a graph."""
 
-    def __init__(self, function: Callable[[], None], pool: Any = None, called: bool = False) -> None:
-        """pool: memory of other graphs, to be shared, where none needs what another left there. called: whether its
-        kernels are there, so that the first call is a graph, too."""
-        self.function, self.pool, self.called = function, pool, called
+    def __init__(self, function: Callable[[], None], pool: Any = None, plain: int = 1) -> None:
+        """pool: memory of other graphs, to be shared, where none needs what another left there. plain: how many calls
+        are no graph: none where its kernels are there."""
+        self.function, self.pool, self.plain = function, pool, plain
         self.graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self) -> None:
-        if not self.called:
+        if self.plain > 0:
             self.function()
-            self.called = True
+            self.plain -= 1
             return
         if self.graph is None:
             self.graph = record(self.function, self.pool)

@@ -15,6 +15,8 @@ WIDE = 4
 """Tokens of an answer that a step with guesses takes."""
 SIZES = (1, 4, 16, 32, 64, 128, 256, 512)
 """Sequences of a recorded step: few sizes, for each takes as long to record as dozens of steps."""
+READ = 4
+"""Readings of a size before it is recorded, which few prompts are not worth."""
 
 
 class Steps:
@@ -42,21 +44,20 @@ class Steps:
         # Kernels of our own look no further than a sequence is long.
         used = self.cache.used(tokens) if slots is None else self.cache.length
         # Behind the first all kernels are there, and nothing need be computed to record.
-        return self._recorded(lambda *given: self._logits(used, *given), inputs, used, called=bool(self._known))
+        return self._recorded(lambda *given: self._logits(used, *given), inputs, used, plain=0 if self._known else 1)
 
     def read(self, told: torch.Tensor, slots: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
         """Hidden states [N, H] of the tokens `keep`, int64 [N], of the flattened B × n, where steps are recorded and
         find sequences in any slots; the others as for `logits`. Several rows may be pieces of one sequence."""
-        # The first of a size is computed at once: not all of them come again.
-        return self._recorded(self._states, [told, slots, keep], 0, called=False)
+        return self._recorded(self._states, [told, slots, keep], 0, plain=READ)
 
     def _recorded(
-        self, compute: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], used: int, called: bool
+        self, compute: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], used: int, plain: int
     ) -> torch.Tensor:
         assert self.forward.fast is not None
         size = (*(x.shape for x in inputs), used, self.forward.fast.layers[0].qkv.adapted)
         if size not in self._known:
-            self._known[size] = _Recorded(compute, inputs, self.forward.device, self._pool, called)
+            self._known[size] = _Recorded(compute, inputs, self.forward.device, self._pool, plain)
         return self._known[size](inputs)
 
     def _logits(self, tokens: int, told: torch.Tensor, slots: torch.Tensor | None = None) -> torch.Tensor:
@@ -79,11 +80,11 @@ class _Recorded:
         inputs: Sequence[torch.Tensor],
         device: torch.device,
         pool: object,
-        called: bool,
+        plain: int,
     ) -> None:
         self.compute, self.inputs = compute, [x.to(device) for x in inputs]
         self.out = torch.empty(0)
-        self._call = RecordedCall(self._compute, pool, called)
+        self._call = RecordedCall(self._compute, pool, plain)
 
     def __call__(self, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
         for there, given in zip(self.inputs, inputs, strict=True):
