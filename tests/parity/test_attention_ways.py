@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from weitiao.engine import row_products
 from weitiao.engine.attention_ways import LONGER, Dense, Parents, Rows, _tree_mask, of_one_length
 
 CPU = torch.device("cpu")
@@ -42,6 +43,23 @@ def test_as_one_mask(prefix: int, lengths: tuple[int, ...], branched: bool) -> N
     found = attended(Rows(prefix, lengths, parents, CPU), total)
     for ours, wanted in zip(found, attended(Dense(prefix, lengths, parents, CPU), total), strict=True):
         torch.testing.assert_close(ours, wanted, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("few", [0, 2**17], ids=["by torch", "in one buffer"])
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("prefix", [0, 7])
+@pytest.mark.parametrize("branched", [False, True])
+def test_without_gradients(prefix: int, branched: bool, apart: bool, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """apart: heads as transformers' layers give them; else those of one product, with others between two tokens'."""
+    monkeypatch.setattr(row_products, "FEW", few)
+    lengths = (40, 1, 9, 2, 13, 1, 30, 12)
+    parents = trees(lengths, 1) if branched else [None] * len(lengths)
+    whole = torch.randn(prefix + sum(lengths), HEADS + 2 * KEYS, SIZE, generator=torch.Generator().manual_seed(0))
+    parts = [x.transpose(0, 1)[None] for x in whole.split([HEADS, KEYS, KEYS], dim=1)]
+    wanted = Dense(prefix, lengths, parents, CPU)(*parts, SCALING)
+    with torch.no_grad():
+        found = Rows(prefix, lengths, parents, CPU)(*([x.contiguous() for x in parts] if apart else parts), SCALING)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=TOLERANCE)
 
 
 def test_the_order_of_rows_matters() -> None:

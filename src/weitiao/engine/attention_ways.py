@@ -15,6 +15,7 @@ import torch
 from torch.nn import functional as F
 
 from weitiao.engine.grouped import grouped_bias
+from weitiao.engine.row_products import RowProducts
 
 Parents = Sequence[Sequence[int] | None]
 LONGER = 1.25
@@ -27,18 +28,24 @@ class Rows:
 
     def __init__(self, prefix: int, lengths: Sequence[int], parents: Parents, device: torch.device) -> None:
         starts = [prefix + before for before in accumulate(lengths, initial=0)]
-        self.groups = [_Alike(0, [0], [prefix], [None], device)] if prefix else []
+        self.groups = [Alike(0, [0], [prefix], [None], device)] if prefix else []
         for rows in of_one_length(lengths):
             where, sizes = [starts[i] for i in rows], [lengths[i] for i in rows]
-            self.groups.append(_Alike(prefix, where, sizes, [parents[i] for i in rows], device))
+            self.groups.append(Alike(prefix, where, sizes, [parents[i] for i in rows], device))
         padded = torch.cat([group.places for group in self.groups])
         self._order = padded.argsort(stable=True)[(padded < 0).sum() :].to(device)
         """Where the pack's tokens are in what the groups give, one behind the other."""
 
     def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
         q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))
+        if query.device.type == "cpu" and not torch.is_grad_enabled():
+            return self._products(q, k, v, scaling)[None]
         whole = torch.cat([group(q, k, v, scaling) for group in self.groups])
         return whole.index_select(0, self._order).view(1, -1, query.shape[1], query.shape[3])
+
+    @cached_property
+    def _products(self) -> RowProducts:
+        return RowProducts(self.groups, self._order)
 
 
 def of_one_length(lengths: Sequence[int]) -> list[list[int]]:
@@ -51,7 +58,7 @@ def of_one_length(lengths: Sequence[int]) -> list[list[int]]:
     return [sorted(group) for group in groups]
 
 
-class _Alike:
+class Alike:
     """Rows of about the same length. starts: of each in the pack, whose tokens lie one behind the other."""
 
     def __init__(
@@ -64,29 +71,30 @@ class _Alike:
         own = begins + torch.minimum(at, sizes - 1)
         self.places = torch.where(at < sizes, own, -1).flatten()
         """Of the tokens that come out, in the pack; -1 for padding."""
-        self._own = own.to(device)
-        self._seen = torch.cat([torch.arange(prefix).expand(len(own), -1), own], dim=1).to(device)
-        self._bias: dict[torch.dtype, torch.Tensor] = {}
+        self.own = own.to(device)
+        """Tokens of each row, [R, S], in the pack; of a shorter one the last stands for its padding."""
+        self.seen = torch.cat([torch.arange(prefix).expand(len(own), -1), own], dim=1).to(device)
+        self._biases: dict[torch.dtype, torch.Tensor] = {}
 
     def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
         """query [T, H, D]; key, value [T, Hk, D] → [R × S, H × D] of these rows, padding included."""
         heads = key.shape[1]
         # Query heads of a key stand as queries beside each other, so that no key is copied for each of them.
-        q = _tokens(query, self._own).unflatten(2, (heads, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)
-        k, v = (_tokens(x, self._seen).transpose(1, 2) for x in (key, value))
-        bias = self._own_bias(query.dtype, query.shape[1] // heads)
+        q = _tokens(query, self.own).unflatten(2, (heads, -1)).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        k, v = (_tokens(x, self.seen).transpose(1, 2) for x in (key, value))
+        bias = self.bias(query.dtype, query.shape[1] // heads)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scaling)
         return out.unflatten(2, (-1, self.width)).permute(0, 3, 1, 2, 4).flatten(0, 1).flatten(1)
 
-    def _own_bias(self, dtype: torch.dtype, groups: int) -> torch.Tensor:
+    def bias(self, dtype: torch.dtype, groups: int) -> torch.Tensor:
         """[groups × S, prefix + S], or [R, 1, groups × S, prefix + S] with trees; 0 where a token may look."""
-        if dtype not in self._bias:
+        if dtype not in self._biases:
             own = torch.ones(self.width, self.width, dtype=torch.bool).tril()
             if any(parents is not None for parents in self.parents):
                 own = torch.stack([_tree_mask(parents, self.width) for parents in self.parents])[:, None]
             seen = torch.ones(*own.shape[:-1], self.prefix, dtype=torch.bool)
-            self._bias[dtype] = grouped_bias(torch.cat([seen, own], dim=-1), dtype, groups).to(self.device)
-        return self._bias[dtype]
+            self._biases[dtype] = grouped_bias(torch.cat([seen, own], dim=-1), dtype, groups).to(self.device)
+        return self._biases[dtype]
 
 
 def _tokens(x: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -180,14 +180,14 @@ class _Layer:
         """x [T, H] and what is still to be added to it → the same behind this layer, [T, H], or [N, H] at `keep`.
         part: calls the function that makes the MLP's widest tensors."""
         layer, kernels = self.layer, self.kernels
-        x, normed = _add_norm(x, delta, layer.input_layernorm, self.qkv.pad, kernels)
+        x, normed = _add_norm(x, delta, layer.input_layernorm, self.qkv.tail, kernels)
         attended = self._attended(self.qkv(normed), table, plan)
         if keep is not None:
             x, attended = x.index_select(0, keep), attended.index_select(0, keep)
         delta = self.o(attended)
         if hasattr(layer, "post_self_attn_layernorm"):
             delta = _add_norm(delta, None, layer.post_self_attn_layernorm, 0, kernels)[1]
-        x, normed = _add_norm(x, delta, layer.post_attention_layernorm, self.gate_up.pad, kernels)
+        x, normed = _add_norm(x, delta, layer.post_attention_layernorm, self.gate_up.tail, kernels)
         delta = self._mlp(normed, part)
         if hasattr(layer, "post_mlp_layernorm"):
             delta = _add_norm(delta, None, layer.post_mlp_layernorm, 0, kernels)[1]
@@ -201,26 +201,26 @@ class _Layer:
         return self.down(part(self._gated, normed))
 
     def _gated(self, normed: torch.Tensor) -> torch.Tensor:
-        return Swiglu.apply(self.gate_up(normed), self.down.pad, self.kernels)  # type: ignore[no-any-return]
+        return Swiglu.apply(self.gate_up(normed), self.down.tail, self.kernels)  # type: ignore[no-any-return]
 
     def _attended(self, qkv: torch.Tensor, table: Table, plan: AttentionPlan | SlotPlan) -> torch.Tensor:
-        """[T, (H + 2 Hk) D] → [T, H D + pad]."""
+        """[T, (H + 2 Hk) D] → [T, H D + tail]."""
         heads, attention = self.heads, self.layer.self_attn
         if hasattr(attention, "q_norm"):
             q, k, v = heads.parts(qkv)
             q, k = (_head_norm(x, norm) for x, norm in ((q, attention.q_norm), (k, attention.k_norm)))
             qkv = torch.cat([q, k, v], dim=1).flatten(1)
         if isinstance(plan, SlotPlan) and plan.kernels is not None:
-            return plan.attended(qkv, *table, heads, self.o.pad)
+            return plan.attended(qkv, *table, heads, self.o.tail)
         if plan.split is not None and plan.split.takes(qkv.dtype, heads, self.kernels):
             return SplitAttention.apply(  # type: ignore[no-any-return]
-                qkv, *table, heads, plan.split, self.o.pad, self.kernels
+                qkv, *table, heads, plan.split, self.o.tail, self.kernels
             )
         qk, v = qkv.unflatten(1, (-1, heads.size)).split([heads.query + heads.key, heads.key], dim=1)
         q, k = Rotate.apply(qk, *table, heads.interleaved, self.kernels).split([heads.query, heads.key], dim=1)
         q, k, v = (part.transpose(0, 1)[None] for part in (q, k, v))
-        out = plan.attend(q, k, v, heads.scaling)
-        return F.pad(out[0].flatten(1), (0, self.o.pad))
+        out = plan.attend(q, k, v, heads.scaling)[0].flatten(1)
+        return F.pad(out, (0, self.o.tail)) if self.o.tail else out
 
 
 def _once(function: Callable[..., Any], *args: Any) -> Any:

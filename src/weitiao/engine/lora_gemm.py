@@ -82,8 +82,13 @@ class LoraGroup:
     def adapted(self) -> bool:
         return bool(self.layers) and not self.layers[0].disable_adapters and not self.layers[0].merged
 
+    @property
+    def tail(self) -> int:
+        """Columns that x needs behind its own now: `pad`, but for a product that is computed by another."""
+        return self.pad if self.instead is None else 0
+
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """x [T, in + pad], whose last columns are written → [T, sum of out], one layer's output behind the other's."""
+        """x [T, in + tail], whose last columns are written → [T, sum of out], one layer's output behind the other's."""
         if self.instead is not None:
             return self.instead(x[:, : self.width])
         if not self.adapted:
