@@ -1,13 +1,14 @@
 """What it costs that float32 decides what 16 bits leave open, and what it gains: answers other than those of the same
 weights in float32, and rows a second, by the bound in nats.
 
-    python bench/near_ties.py RUN DATA [--rows 2000] [--near 0 0.15] [--passes 3]      a run of its own and its rows
+    python bench/near_ties.py RUN DATA [--rows 2000] [--near 0 0.15] [--passes 3] [--tokens 21]       a run and its rows
     python bench/near_ties.py --random [--rows 2048]          random labels, Qwen2-1.5B's shape, as `bench predict` has
     python bench/near_ties.py --random --shape tiny --device cpu --rows 32                        tries the script
 
 The reference is transformers' own layers in float32. Prints a line of JSON for each bound: `off`, rows whose text
-differs; `gap`, the largest difference between log-probabilities of labels, or of answers that are equal, in nats; and
-the median of the passes' rows a second, of all rows in one call.
+differs; `gap`, the largest difference between log-probabilities of labels, or of answers that are equal, in nats;
+`tokens`, the mean of an answer's with its stop; and the median of the passes' rows a second, of all rows in one call.
+--tokens: without the rows of the shortest answers, so many that the mean is at least this.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--near", type=float, nargs="+", default=(0.0, NEAR))
     parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--tokens", type=float, default=0)
     parser.add_argument("--shape", default="qwen2-1.5b")
     parser.add_argument("--device", default="cuda")
     asked = parser.parse_args()
@@ -51,8 +53,22 @@ def main() -> None:
     reference = exact.answer(examples)
     print(json.dumps({"float32": len(examples) / (time.perf_counter() - begin)}), flush=True)
     del exact
+    sizes = [len(ours.encoder.chat.answer_ids(answer.text)) + 1 for answer in reference]
+    kept = longest(sizes, asked.tokens)
+    examples, reference, sizes = ([of[at] for at in kept] for of in (examples, reference, sizes))
     for near in asked.near:
-        print(json.dumps(told(ours, near, examples, reference, asked.passes)), flush=True)
+        found = told(ours, near, examples, reference, asked.passes)
+        print(json.dumps(found | {"tokens": statistics.mean(sizes)}), flush=True)
+
+
+def longest(sizes: Sequence[int], mean: float) -> list[int]:
+    """Rows, in order, without those of the shortest answers, of which a hundredth is left out at a time."""
+    if max(sizes) < mean:
+        raise SystemExit(f"no answer has {mean} tokens; the longest has {max(sizes)}")
+    kept = sorted(range(len(sizes)), key=lambda at: sizes[at])
+    while statistics.mean(sizes[at] for at in kept) < mean:
+        del kept[: max(1, len(kept) // 100)]
+    return sorted(kept)
 
 
 def of_run(run: Path, data: str, device: str, rows: int) -> tuple[Predictor, Predictor, list[Any]]:
