@@ -128,7 +128,7 @@ def test_answers_in_float32_call_nothing_else(family: str, calls: set[Call], req
 
 
 def answer(forward: Forward) -> None:
-    """Trees of labels; prompts and answers in slots, one token and four, and pieces of prompts."""
+    """Trees of labels; an answer read in a pack; prompts and answers in slots, one token and four, and pieces."""
     tree = PackRow((9, 8, 7, 6), (0, 3), (), parents=(-1, 0, 0, 1))
     cache = SlotCache(4, 120)
     steps = Steps(forward, cache, recorded=False)
@@ -136,6 +136,7 @@ def answer(forward: Forward) -> None:
     with torch.inference_mode():
         read = torch.tensor([0, 1])
         forward.log_probabilities(forward.hidden(packed_batch(Pack(tuple(range(6)), (tree,)))), read, read)
+        forward.hidden(packed_batch(Pack(tuple(range(6)), (PackRow(tuple(range(9)), (7, 8)),))))
         reader.read_prefix(range(6))
         hidden, _ = reader.read([Prompt(tuple(range(at, at + 40))) for at in range(2)], [2, 0])
         logits = forward.logits(hidden)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from weitiao.prediction.adapter_folder import open_folder
 from weitiao.prediction.labelled import Labelled, near_tie
 from weitiao.prediction.predictor import Predictor
 from weitiao.prediction.slot_state import Decoded
+from weitiao.prediction.windows import Windows
 from weitiao.prediction.written import Written, least
-from weitiao.types import Prediction
+from weitiao.types import Constraint, Prediction, Row
 
 TEXTS = ["手机很好，非常满意。", "讨厌这个酒店，浪费钱。", "书质量不错，下次还买。"]
 Two = tuple[Predictor, Predictor]
@@ -149,8 +151,38 @@ def test_float32_writes_what_hinges_on_less_than_16_bits_tell_apart(
     ]
     assert right_at_once
     ours.predict(right_at_once)
-    assert sum(steps) == 1
+    assert not any(steps)
     assert len(steps) > 2
+
+
+def test_an_answer_is_confirmed_if_each_of_its_tokens_is(writers: Two) -> None:
+    _, wide = writers
+    written = wide._written
+    rows = [Row({"text": text}, "rows", at) for at, text in enumerate(SENTENCES, 1)]
+    asked = Windows(wide.encoder, [wide.task.example(row, labelled=False) for row in rows])
+
+    def limit(row: int) -> Constraint:
+        return wide._prompts.constraint(asked.rows[row])
+
+    answers: dict[int, Decoded] = {}
+    written._decode(written.decoder, range(len(rows)), asked, limit, answers.__setitem__)
+    found: dict[int, Decoded] = {}
+    assert written._confirm(answers, asked, limit, found.__setitem__) == []
+    for row, answer in answers.items():
+        assert (found[row].ids, found[row].complete) == (answer.ids, answer.complete)
+        assert found[row].chances == pytest.approx(answer.chances, abs=1e-4)
+        assert found[row].log_probability == pytest.approx(answer.log_probability, abs=1e-4)
+    # One that breaks off would have gone on; one that was broken off by the budget is what there is.
+    long = [row for row in sorted(answers) if len(answers[row].ids) > 1]
+    assert len(long) > 2
+    broken = dict(answers)
+    for row in long[::2]:
+        broken[row] = replace(answers[row], ids=answers[row].ids[:-1], complete=True)
+    for row in long[1::2]:
+        broken[row] = replace(answers[row], ids=answers[row].ids[:-1], complete=False)
+    found.clear()
+    assert written._confirm(broken, asked, limit, found.__setitem__) == long[::2]
+    assert sorted(found) == [row for row in sorted(answers) if row not in long[::2]]
 
 
 def _off(found: Prediction, wanted: Prediction) -> float:

@@ -207,22 +207,23 @@ def build_exact_answers(d: Dimensions, device: str = "cuda") -> None:
     import torch
 
     from weitiao.engine import kernels
-    from weitiao.engine.room import padded
+    from weitiao.engine.split_attention import split_layout
 
     dtype = getattr(torch, d.dtype)
 
     def some(*size: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.zeros(*size, device=device, dtype=dtype)
 
-    qkv, gate_up, pad = (padded(d.rank * adapters) for adapters in (3, 1 if d.fused else 2, 1))
     x, weight = some(TOKENS, d.hidden), some(d.hidden, dtype=dtype)
-    for columns, delta in ((qkv, None), (qkv, x), (gate_up, x), (0, x)):
-        kernels.add_norm(x, delta, weight, 1e-6, columns)
+    for delta in (None, x):
+        kernels.add_norm(x, delta, weight, 1e-6, 0)
     for width in (d.hidden, d.rank, 2 * d.rank, 3 * d.rank):
         kernels.halves(some(TOKENS, width), dtype)
     heads, table = some(7, (d.query + 2 * d.key) * d.size), some(7, d.turned)
     kernels.rotate_(heads.unflatten(1, (-1, d.size))[:, : d.query + d.key], table, table, d.interleaved, 1)
-    kernels.swiglu(some(TOKENS, 2 * d.inner), pad)
+    blocks = split_layout(3, (4,)).blocks.to(device)
+    kernels.row_attention.forward(heads, blocks, 3, (d.query, d.key, d.size), 1.0, 0)
+    kernels.swiglu(some(TOKENS, 2 * d.inner), 0)
     _choose(d, torch.float32, device)
 
 

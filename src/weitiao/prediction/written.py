@@ -1,4 +1,4 @@
-"""Answers written token by token; those that 16 bits leave open are written again in float32."""
+"""Answers written token by token; what 16 bits leave open, float32 decides."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 
+from weitiao.engine.exact import WIDER
 from weitiao.engine.forward import Forward
+from weitiao.prediction.confirm import confirmed
 from weitiao.prediction.decode import Decoder
 from weitiao.prediction.grammar import GrammarCompiler, Guide
 from weitiao.prediction.prompts import Prompts
@@ -39,14 +41,14 @@ class Written:
 
     def answers(self, examples: Sequence[Example], advance: Advance, near: float) -> list[Prediction]:
         """near: in nats; an answer under a grammar in which some token may have been chosen before one that is nearer
-        to it is written again in float32."""
+        to it is read in float32, and where that would choose another token it is written again."""
         asked = Windows(self.prompts.encoder, examples)
         counted = asked.counted(advance)
         # Of each row when its turn comes, and once. A task's rows are all under grammars, or none is.
         limit = cache(lambda row: self.prompts.constraint(asked.rows[row]))
         limited = isinstance(limit(0), Grammar)
         out: dict[int, Prediction] = {}
-        drafts: dict[int, list[int]] = {}
+        open_: dict[int, Decoded] = {}
 
         def read(row: int, decoded: Decoded) -> None:
             out[row] = self._read(decoded, asked.rows[row])
@@ -54,18 +56,40 @@ class Written:
         def done(row: int, decoded: Decoded) -> None:
             read(row, decoded)
             if limited and least(decoded) < -math.log1p(math.exp(-near)):
-                drafts[row] = decoded.ids
+                open_[row] = decoded
             counted(1)
 
         self._decode(self.decoder, range(len(asked.rows)), asked, limit, done)
-        if drafts and near and self.forward.rounds:
+        if open_ and near and self.forward.rounds:
             with self.forward.exactly():
-                self._decode(self._exact, sorted(drafts), asked, limit, read, drafts)
+                others = self._confirm(open_, asked, limit, read)
+                self._decode(self._exact, others, asked, limit, read, {row: open_[row].ids for row in others})
         return asked.merged([out[i] for i in range(len(asked.rows))])
 
     def rest(self) -> None:
         """Give back the memory that is kept for the next answers."""
         self.decoder.rest()
+
+    def _confirm(
+        self,
+        answers: Mapping[int, Decoded],
+        asked: Windows,
+        limit: Callable[[int], Constraint],
+        done: Callable[[int, Decoded], None],
+    ) -> list[int]:
+        """Tell `done` of the answers to rows of `asked` that are the same now; gives the other rows."""
+        rows, others = sorted(answers), list[int]()
+        for prefix, members, prompts in self.prompts.behind_prefixes([asked.encoded[row] for row in rows]):
+            these = [rows[at] for at in members]
+            before, guide = [answers[row] for row in these], self._guide(these, limit)
+            tokens = self.prompts.batch_tokens // WIDER
+            found = confirmed(self.forward, prefix, prompts, before, guide, self.chat.stop, tokens)
+            for row, decoded in zip(these, found, strict=True):
+                if decoded is None:
+                    others.append(row)
+                else:
+                    done(row, decoded)
+        return sorted(others)
 
     def _decode(
         self,
